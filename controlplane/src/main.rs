@@ -1,0 +1,3 @@
+//! Comes with the first slice.
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! What the XDP program and its loader share.
+#![no_std]
