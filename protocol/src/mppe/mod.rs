@@ -1,6 +1,37 @@
 //! MPPE (RFC 3078, RFC 3079): key strengths, key chains and the coherency count.
+//!
+//! An [`Encryptor`] or [`Decryptor`] owns the key chain of one direction and decides, packet by packet, which key
+//! applies; the octets themselves are worked on by a [`Cipher`], at once or later in a batch.
+//!
+//! A packet is the PPP protocol 00FD, then [`HEADER_LEN`] octets of header, then the RC4 of the inner PPP protocol
+//! (one or two octets) and payload (RFC 3078 §3.1). There is no padding and no checksum: [`plausible`] is all that
+//! tells a wrong key from a right one.
+
+mod cipher;
+mod decryptor;
+mod encryptor;
+pub mod keys;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+pub use cipher::{Cipher, Rc4State};
+pub use decryptor::{Decryptor, Refusal};
+pub use encryptor::{Encryptor, Sealing};
+pub use keys::SessionKey;
+
+/// Octets of the MPPE header: four bits, then the 12-bit coherency count, big-endian (RFC 3078 §3.1).
+pub const HEADER_LEN: usize = 2;
+
+/// Bit A of the first header octet: the RC4 state was initialised for this packet.
+const FLUSHED: u8 = 0x80;
+/// Bits B and C: only with MPPC compression, which is never negotiated.
+const COMPRESSION: u8 = 0x60;
+/// Bit D: the packet is encrypted.
+const ENCRYPTED: u8 = 0x10;
+/// The coherency count is taken modulo this.
+const COUNTS: u64 = 4096;
+/// Stateful keys change before the packets whose count is one less than a multiple of this (RFC 3078 §7.2).
+const FLAG_INTERVAL: u64 = 256;
 
 /// Length of the session keys (RFC 3078 §2.1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -50,6 +81,19 @@ pub enum Direction {
     Transmit,
 }
 
+/// What the operator wants of encryption.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Policy {
+    /// Never: MPPE is neither offered nor accepted.
+    Deny,
+    /// Only if the peer asks for it.
+    Allow,
+    /// Offered; a peer that refuses stays in clear.
+    Prefer,
+    /// Offered; a peer that refuses is disconnected, and nothing is carried in clear.
+    Require,
+}
+
 /// The start key of one direction (RFC 3079 §3.3: `MasterSendKey` or `MasterReceiveKey`), before it is weakened.
 /// Cleaned when dropped; never printed.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -73,5 +117,74 @@ impl StartKey {
     /// The octets in use.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.strength.key_len()]
+    }
+}
+
+/// Whether `plain`, a decrypted packet from its inner protocol field on, can be what a peer sent.
+///
+/// RFC 3078 §3: only protocols 0021 to 00FA are encrypted. The protocol alone is a weak check (in its one-octet form
+/// two fifths of all garbage would pass), so IP headers are looked at too, and other protocols count only in the
+/// two-octet form. Of random octets about two in a thousand pass.
+pub fn plausible(plain: &[u8]) -> bool {
+    let ipv4 = |packet: &[u8]| {
+        packet.len() >= 20
+            && packet[0] >> 4 == 4
+            && (5..=15).contains(&(packet[0] & 0x0f))
+            && (20..=packet.len())
+                .contains(&usize::from(u16::from_be_bytes([packet[2], packet[3]])))
+    };
+    let ipv6 = |packet: &[u8]| {
+        packet.len() >= 40
+            && packet[0] >> 4 == 6
+            && usize::from(u16::from_be_bytes([packet[4], packet[5]])) <= packet.len() - 40
+    };
+    match plain {
+        [0x00, 0x21, packet @ ..] | [0x21, packet @ ..] => ipv4(packet),
+        [0x00, 0x57, packet @ ..] | [0x57, packet @ ..] => ipv6(packet),
+        // RFC 1661 §2: the last octet of a protocol number is odd.
+        [0x00, protocol, ..] => (0x21..=0xfa).contains(protocol) && protocol & 1 == 1,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plausible_knows_ip_from_garbage() {
+        let mut packet = vec![0x00, 0x21, 0x45, 0, 0, 20];
+        packet.resize(22, 0);
+        assert!(plausible(&packet), "IPv4, two-octet protocol");
+        assert!(plausible(&packet[1..]), "IPv4, one-octet protocol");
+        packet.push(0);
+        assert!(plausible(&packet), "padding after the datagram");
+        packet[5] = 22;
+        assert!(!plausible(&packet), "longer than what came");
+        packet[5] = 19;
+        assert!(!plausible(&packet), "shorter than its header");
+        packet[5] = 20;
+        packet[2] = 0x65;
+        assert!(!plausible(&packet), "IPv6 under IPv4's protocol");
+
+        let mut packet = vec![0x00, 0x57, 0x60];
+        packet.resize(42, 0);
+        assert!(plausible(&packet) && plausible(&packet[1..]));
+        assert!(!plausible(&packet[..41]));
+        packet[7] = 1;
+        assert!(!plausible(&packet));
+
+        assert!(plausible(&[0x00, 0x2d, 1]), "compressed TCP");
+        assert!(
+            !plausible(&[0x2d, 1, 2]),
+            "other protocols only with two octets"
+        );
+        assert!(!plausible(&[0xc0, 0x21, 1]), "LCP is never encrypted");
+        assert!(
+            !plausible(&[0x00, 0xfb])
+                && !plausible(&[0x00, 0x22])
+                && !plausible(&[0x00])
+                && !plausible(&[])
+        );
     }
 }
