@@ -1,0 +1,104 @@
+//! Settings of a link.
+
+use core::net::Ipv4Addr;
+use core::time::Duration;
+
+use crate::mppe;
+use crate::mschap::NtHash;
+
+/// Times and counts of RFC 1661 §4.6 and of the phases.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timing {
+    /// The Restart timer: how long to wait for an answer before a request is repeated.
+    pub restart: Duration,
+    /// The Restart timer until the first frame of the peer: it is often not ready when our first request comes.
+    pub first_restart: Duration,
+    /// Configure-Requests, and Challenges, without an answer before giving up.
+    pub max_configure: u8,
+    /// Terminate-Requests without an answer before the link ends anyway.
+    pub max_terminate: u8,
+    /// Configure-Naks sent in a row before they become Configure-Rejects.
+    pub max_failure: u8,
+    /// LCP Echo-Request this often; `None`: never.
+    pub echo_interval: Option<Duration>,
+    /// Echoes without an answer, and with nothing else heard, before the link ends.
+    pub echo_failures: u8,
+    /// From the start to data flowing; `None`: no limit.
+    pub set_up: Option<Duration>,
+    /// Between a Failure and our Terminate-Request, so that the client shows "wrong password" rather than "hung up".
+    pub failure_delay: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            restart: Duration::from_secs(3),
+            first_restart: Duration::from_secs(1),
+            max_configure: 10,
+            max_terminate: 2,
+            max_failure: 5,
+            echo_interval: Some(Duration::from_secs(30)),
+            echo_failures: 4,
+            set_up: Some(Duration::from_secs(60)),
+            failure_delay: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Settings of the server's end of a call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServerLink {
+    /// Our name in CHAP Challenges, at most 64 octets are sent; may be empty.
+    pub name: Vec<u8>,
+    /// The largest inner packet, in octets (576 to 1500). We ask for an MRU of this and 4 for MPPE.
+    pub mtu: u16,
+    /// Encryption.
+    pub mppe: mppe::Policy,
+    /// Times and counts.
+    pub timing: Timing,
+}
+
+impl Default for ServerLink {
+    fn default() -> Self {
+        Self {
+            name: b"turnpike".to_vec(),
+            mtu: 1400,
+            mppe: mppe::Policy::Require,
+            timing: Timing::default(),
+        }
+    }
+}
+
+/// Settings of the client's end of a call. Not `Debug`: it holds a secret.
+#[derive(Clone)]
+pub struct ClientLink {
+    /// Our name as it goes over the wire, perhaps with `DOMAIN\` in front; at most 253 octets.
+    pub name: Vec<u8>,
+    /// Hash of our password.
+    pub secret: NtHash,
+    /// The largest inner packet, in octets (576 to 1500).
+    pub mtu: u16,
+    /// Encryption.
+    pub mppe: mppe::Policy,
+    /// The inner address to ask for; 0.0.0.0: whatever the server gives.
+    pub address: Ipv4Addr,
+    /// Ask for two DNS servers.
+    pub ask_dns: bool,
+    /// Times and counts.
+    pub timing: Timing,
+}
+
+impl ClientLink {
+    /// The usual settings for a user.
+    pub fn new(name: &[u8], secret: NtHash) -> Self {
+        Self {
+            name: name.to_vec(),
+            secret,
+            mtu: 1400,
+            mppe: mppe::Policy::Require,
+            address: Ipv4Addr::UNSPECIFIED,
+            ask_dns: true,
+            timing: Timing::default(),
+        }
+    }
+}

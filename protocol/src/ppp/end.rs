@@ -1,0 +1,264 @@
+//! Why a link ended, in words for an operator.
+
+use core::fmt;
+
+use super::auth::AuthProtocol;
+
+/// The longest text of a peer that is kept, in octets.
+const MAX_TEXT: usize = 96;
+
+/// Why a `Link` ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum End {
+    /// We closed it.
+    Closed(CloseReason),
+    /// The peer sent a Terminate-Request (RFC 1661 §5.5).
+    PeerTerminated {
+        /// Its text, made printable; often empty.
+        text: String,
+    },
+    /// LCP never opened: our Configure-Requests ran out (RFC 1661 §4.6, Max-Configure).
+    NoAnswer {
+        /// Whether any frame of the peer came at all. None at all means that GRE does not pass.
+        heard: bool,
+    },
+    /// LCP came to no agreement, or the peer rejected LCP itself.
+    LcpFailed(&'static str),
+    /// The call was not up within the set-up limit.
+    SetUpTimeout {
+        /// How far it came.
+        phase: PhaseName,
+    },
+    /// The peer will not authenticate itself by any method we allow (server), or the server asked for none that we
+    /// can answer (client).
+    AuthenticationRefused {
+        /// What the peer asked for in place of ours.
+        suggested: Option<AuthProtocol>,
+    },
+    /// No Response came to our Challenges (server), or no Challenge or verdict came (client).
+    AuthenticationTimeout,
+    /// Wrong credentials, or an account that may not log in.
+    AuthenticationFailed {
+        /// Code of RFC 2759 §6: 646 restricted hours, 647 account disabled, 648 password expired, 649 no dial-in
+        /// permission, 691 authentication failure.
+        code: u32,
+        /// Text that came with it, made printable; often empty.
+        message: String,
+        /// User name as it was on the wire, made printable.
+        name: String,
+    },
+    /// The server could not prove that it knows the password (RFC 2759 §5; error 778 on Windows).
+    ServerNotAuthentic,
+    /// Encryption is required and cannot be had.
+    MppeRefused(MppeRefusal),
+    /// No agreement on addresses.
+    IpcpFailed(IpcpFailure),
+    /// Our own frames come back to us (RFC 1661 §6.4).
+    LoopedBack,
+    /// LCP echoes were not answered (RFC 1661 §5.8).
+    EchoFailure {
+        /// How many in a row.
+        unanswered: u8,
+    },
+}
+
+/// Why a side closes a link of its own will.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum CloseReason {
+    /// The user hangs up.
+    UserRequest,
+    /// An operator ended the call.
+    Administrative,
+    /// The process stops.
+    Shutdown,
+    /// No data for too long.
+    IdleTimeout,
+    /// The session's time is used up.
+    SessionTimeout,
+    /// No address or other resource left, or a fault of our own.
+    LocalFailure,
+}
+
+/// How far a link has come.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PhaseName {
+    /// Not opened yet, or finished.
+    Dead,
+    /// LCP.
+    Establish,
+    /// LCP is open; authentication runs.
+    Authenticate,
+    /// CCP and IPCP.
+    Network,
+    /// Addresses are agreed; data may flow (once keys run, where encryption is required).
+    Up,
+    /// Closing.
+    Terminate,
+}
+
+/// How a required MPPE failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MppeRefusal {
+    /// Authentication gave no keys.
+    NoKeys,
+    /// The peer rejected the MPPE option.
+    Rejected,
+    /// The peer rejected CCP as a whole (RFC 1661 §5.7).
+    ProtocolRejected,
+    /// The peer insists on other bits (RFC 3078 §2.1).
+    Bits(u32),
+    /// The peer's own requests never held the MPPE option.
+    NotRequested,
+    /// The peer closed CCP.
+    Terminated,
+    /// No agreement, or no answer.
+    NoAgreement,
+}
+
+/// How IPCP failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IpcpFailure {
+    /// The peer rejected IPCP as a whole (RFC 1661 §5.7).
+    ProtocolRejected,
+    /// No answer to our requests.
+    NoAnswer,
+    /// The two sides go round in circles.
+    NotConverging,
+    /// The server gave us no address.
+    NoAddress,
+    /// The peer closed IPCP.
+    Terminated,
+}
+
+impl End {
+    /// Text for the Terminate-Request that goes with this end: short, ASCII, nothing secret.
+    pub fn text(&self) -> &'static str {
+        match self {
+            Self::Closed(reason) => reason.text(),
+            Self::PeerTerminated { .. } => "",
+            Self::NoAnswer { .. } | Self::SetUpTimeout { .. } => "Set-up took too long",
+            Self::LcpFailed(_) => "LCP came to no agreement",
+            Self::AuthenticationRefused { .. } => "Peer refused to authenticate",
+            Self::AuthenticationTimeout => "No answer to authentication",
+            Self::AuthenticationFailed { .. } => "Authentication failed",
+            Self::ServerNotAuthentic => "Server could not be authenticated",
+            Self::MppeRefused(MppeRefusal::NoKeys) => "MPPE required but there are no keys",
+            Self::MppeRefused(_) => "MPPE required but peer refused",
+            Self::IpcpFailed(_) => "Could not agree on IP addresses",
+            Self::LoopedBack => "Link is looped back",
+            Self::EchoFailure { .. } => "Peer not responding",
+        }
+    }
+}
+
+impl CloseReason {
+    /// Text for the Terminate-Request.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::UserRequest => "User request",
+            Self::Administrative => "Closed by the administrator",
+            Self::Shutdown => "Server is shutting down",
+            Self::IdleTimeout => "Idle for too long",
+            Self::SessionTimeout => "Session time is used up",
+            Self::LocalFailure => "Out of resources",
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::UserRequest => "closed by the user",
+            Self::Administrative => "closed by the operator",
+            Self::Shutdown => "closed because turnpike stops",
+            Self::IdleTimeout => "closed because it was idle",
+            Self::SessionTimeout => "closed because its time was used up",
+            Self::LocalFailure => "closed because a resource was missing",
+        })
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed(reason) => reason.fmt(f),
+            Self::PeerTerminated { text } if text.is_empty() => f.write_str("peer ended PPP"),
+            Self::PeerTerminated { text } => write!(f, "peer ended PPP: {text}"),
+            Self::NoAnswer { heard: false } => f.write_str(
+                "no PPP frame came from the peer: GRE (IP protocol 47) does not pass, a firewall or NAT may block it",
+            ),
+            Self::NoAnswer { heard: true } => f.write_str("peer stopped answering while LCP was negotiated"),
+            Self::LcpFailed(why) => write!(f, "LCP failed: {why}"),
+            Self::SetUpTimeout { phase } => write!(f, "set-up limit reached {phase}"),
+            Self::AuthenticationRefused { suggested: None } => {
+                f.write_str("no authentication method in common: peer refused MS-CHAPv2")
+            }
+            Self::AuthenticationRefused { suggested: Some(other) } => {
+                write!(f, "no authentication method in common: peer wants {other} in place of MS-CHAPv2")
+            }
+            Self::AuthenticationTimeout => f.write_str("peer did not answer authentication"),
+            Self::AuthenticationFailed { code, message, name } => {
+                write!(f, "authentication of \"{name}\" failed: E={code}")?;
+                if message.is_empty() { Ok(()) } else { write!(f, " ({message})") }
+            }
+            Self::ServerNotAuthentic => f.write_str("server could not prove that it knows the password"),
+            Self::MppeRefused(refusal) => write!(f, "MPPE is required, but {refusal}"),
+            Self::IpcpFailed(failure) => write!(f, "IPCP failed: {failure}"),
+            Self::LoopedBack => f.write_str("our own PPP frames come back to us"),
+            Self::EchoFailure { unanswered } => write!(f, "{unanswered} LCP echoes in a row were not answered"),
+        }
+    }
+}
+
+impl fmt::Display for PhaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dead => "before PPP started",
+            Self::Establish => "in LCP",
+            Self::Authenticate => "in authentication",
+            Self::Network => "in CCP and IPCP",
+            Self::Up => "with data flowing",
+            Self::Terminate => "while closing",
+        })
+    }
+}
+
+impl fmt::Display for MppeRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoKeys => f.write_str("authentication gave no keys"),
+            Self::Rejected => f.write_str("the peer rejected it"),
+            Self::ProtocolRejected => f.write_str("the peer does not speak CCP"),
+            Self::Bits(bits) => write!(f, "the peer insists on the bits {bits:08x}"),
+            Self::NotRequested => f.write_str("the peer does not ask for it in its own direction"),
+            Self::Terminated => f.write_str("the peer closed CCP"),
+            Self::NoAgreement => f.write_str("CCP came to no agreement"),
+        }
+    }
+}
+
+impl fmt::Display for IpcpFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ProtocolRejected => "the peer does not speak IPCP",
+            Self::NoAnswer => "the peer did not answer",
+            Self::NotConverging => "the two sides go round in circles",
+            Self::NoAddress => "the server gave no address",
+            Self::Terminated => "the peer closed IPCP",
+        })
+    }
+}
+
+/// A peer's text fit for a log: cut, and everything but printable ASCII replaced by `.`.
+pub(crate) fn printable(text: &[u8]) -> String {
+    text.iter()
+        .take(MAX_TEXT)
+        .map(|&octet| {
+            if octet == b' ' || octet.is_ascii_graphic() {
+                char::from(octet)
+            } else {
+                '.'
+            }
+        })
+        .collect()
+}
