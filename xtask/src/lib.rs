@@ -1,1 +1,7 @@
-//! Chores.
+//! Chores of the project, and the laboratory that its demo and its tests share.
+//!
+//! `cargo xtask --help` lists the chores. [`lab`] makes network namespaces, starts guests with stock PPTP clients,
+//! moves data with hashes at both ends and counts packets on a bridge; package `turnpike-tests` uses it as a library.
+#![forbid(unsafe_code)]
+
+pub mod lab;

@@ -1,3 +1,47 @@
-//! Comes with the first slice.
+//! Chores of the project.
+#![forbid(unsafe_code)]
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about, long_about = None)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Parts of the laboratory that run as processes of their own
+    #[command(subcommand, hide = true)]
+    Lab(Part),
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// One call of the stock client, inside a guest
+    Call { orders: PathBuf },
+}
+
+fn main() -> ExitCode {
+    if std::process::id() == 1
+        && let Some(orders) = std::env::var_os(xtask::lab::guest::ORDERS)
+    {
+        xtask::lab::inside::init(orders.as_ref());
+    }
+    let arguments = Arguments::parse();
+    let result = match arguments.chore {
+        Chore::Lab(Part::Call { orders }) => xtask::lab::inside::call(&orders),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
