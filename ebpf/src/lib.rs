@@ -1,2 +1,104 @@
-//! What the XDP program and its loader share.
+//! What the XDP program and its loader share: map names, keys and values, verdicts, and the built object.
+//!
+//! The program only sorts packets: GRE of PPTP calls and traffic for the pools go to the workers' AF_XDP sockets,
+//! everything else to Linux. It holds no call state and no policy. Addresses are kept as the octets on the wire.
 #![no_std]
+
+/// The program as `cargo xtask ebpf` built it from `src/main.rs`; aligned for the ELF reader.
+#[cfg(not(target_arch = "bpf"))]
+pub static OBJECT: &[u8] = {
+    #[repr(C, align(64))]
+    struct Aligned<T: ?Sized>(T);
+    static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!("../pptp.bpf.o"));
+    &ALIGNED.0
+};
+
+/// Name of the program in the object.
+pub const PROGRAM: &str = "pptp";
+
+/// The XSKMAP: [`Port::sockets`] + receive queue -> AF_XDP socket.
+pub const SOCKETS: &str = "SOCKETS";
+/// Hash: interface index (host byte order) -> [`Port`].
+pub const PORTS: &str = "PORTS";
+/// Hash: our outer IPv4 addresses, as on the wire -> 1.
+pub const LOCAL: &str = "LOCAL";
+/// Prefix trie: inner IPv4 prefixes that belong to us, as on the wire -> 1.
+pub const POOL: &str = "POOL";
+/// Per-CPU array: [`Verdict`] -> packets.
+pub const VERDICTS: &str = "VERDICTS";
+
+/// Interfaces at most.
+pub const MAX_PORTS: u32 = 16;
+/// Receive queues of one interface at most.
+pub const MAX_QUEUES: u32 = 64;
+/// Local addresses at most.
+pub const MAX_LOCAL: u32 = 1024;
+/// Pool prefixes at most.
+pub const MAX_POOL: u32 = 4096;
+
+/// [`Port::roles`]: clients' GRE arrives here.
+pub const ROLE_ACCESS: u32 = 1;
+/// [`Port::roles`]: traffic for the pools arrives here (an uplink, or the veth pair into Linux).
+pub const ROLE_POOL: u32 = 2;
+
+/// What the program knows about an interface.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Port {
+    /// [`ROLE_ACCESS`] and [`ROLE_POOL`], or both for a NIC that is access and uplink.
+    pub roles: u32,
+    /// Index in [`SOCKETS`] of this interface's queue 0.
+    pub sockets: u32,
+}
+
+impl From<Port> for [u32; 2] {
+    /// The octets of a map value are those of this array; loaders know arrays as plain data.
+    fn from(port: Port) -> Self {
+        [port.roles, port.sockets]
+    }
+}
+
+macro_rules! verdicts {
+    ($($name:ident = $text:literal, $help:literal;)+) => {
+        /// What became of a packet. Everything but the two that go to sockets is passed to Linux.
+        #[repr(u32)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Verdict {
+            $(#[doc = $help] $name,)+
+        }
+
+        impl Verdict {
+            /// All verdicts, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The stable name that `stats` prints.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+
+            /// One line for people.
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$name => $help,)+ }
+            }
+        }
+    };
+}
+
+verdicts! {
+    Gre = "gre", "whole GRE v1/PPP packets to us: to a socket";
+    Pool = "pool", "packets for the pools: to a socket";
+    NoSocket = "no_socket", "of those, packets on a queue without a socket: to Linux";
+    Other = "other", "IPv4 that is none of ours: to Linux";
+    NotIpv4 = "not_ipv4", "ARP, IPv6 and other link-layer types: to Linux";
+    Vlan = "vlan", "one VLAN tag: to Linux";
+    QinQ = "qinq", "two VLAN tags: to Linux";
+    ShortFrame = "short_frame", "too short for Ethernet and IPv4, or cut: to Linux";
+    GreOptions = "gre_ip_options", "GRE to us behind IP options: to Linux and its raw socket";
+    GreFragment = "gre_fragment", "GRE to us in fragments: to Linux, which reassembles";
+    GreForeign = "gre_foreign", "GRE to an address that is not ours: to Linux";
+    GreShort = "gre_short", "GRE to us with a header that is cut: to Linux";
+    GreVersion = "gre_version", "GRE to us of another version than 1: to Linux";
+    GreProtocol = "gre_protocol", "GRE v1 to us that carries no PPP: to Linux";
+    GreFlags = "gre_flags", "GRE v1/PPP to us with flags that RFC 2637 forbids: to Linux";
+    UnknownPort = "unknown_port", "an interface that is no port of ours: to Linux";
+}

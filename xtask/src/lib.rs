@@ -4,4 +4,5 @@
 //! moves data with hashes at both ends and counts packets on a bridge; package `turnpike-tests` uses it as a library.
 #![forbid(unsafe_code)]
 
+pub mod ebpf;
 pub mod lab;

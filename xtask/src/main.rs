@@ -1,7 +1,7 @@
 //! Chores of the project.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -15,6 +15,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Build the XDP program and replace the committed object (needs bpf-linker and rust-src)
+    Ebpf(xtask::ebpf::Args),
     /// Parts of the laboratory that run as processes of their own
     #[command(subcommand, hide = true)]
     Lab(Part),
@@ -33,7 +35,11 @@ fn main() -> ExitCode {
         xtask::lab::inside::init(orders.as_ref());
     }
     let arguments = Arguments::parse();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."));
     let result = match arguments.chore {
+        Chore::Ebpf(args) => xtask::ebpf::run(&args, root),
         Chore::Lab(Part::Call { orders }) => xtask::lab::inside::call(&orders),
     };
     match result {
