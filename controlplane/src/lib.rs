@@ -1,1 +1,8 @@
-//! Comes with the first slice.
+//! The turnpike server: control connections, negotiation, users, operator commands.
+#![forbid(unsafe_code)]
+
+pub mod aaa;
+pub mod admin;
+pub mod cause;
+pub mod config;
+pub mod pool;

@@ -1,0 +1,224 @@
+//! The configuration: one TOML file, read once into types that cannot be wrong.
+//!
+//! [`parse`] turns text into a [`Config`] or into *all* its faults at once, each with file, line and what to write
+//! instead; [`load`] does the same for a file and the `chap-secrets` file that it names; [`machine`] warns of what
+//! only this machine can tell. Nothing re-checks a [`Config`] later.
+
+mod finding;
+mod load;
+mod network;
+mod parse;
+mod read;
+mod users;
+
+use core::fmt;
+use core::net::Ipv4Addr;
+use core::ops::Deref;
+use core::time::Duration;
+use std::path::PathBuf;
+
+use ipnet::Ipv4Net;
+use turnpike_protocol::mppe::Policy;
+
+pub(crate) use finding::Source;
+pub use finding::{Faults, Finding};
+pub use load::{load, machine};
+pub use parse::{MTU, parse};
+
+use crate::aaa::Users;
+use crate::pool::Range;
+
+/// A configuration that can be run, and what an operator should look at all the same.
+#[derive(Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Warnings.
+    pub warnings: Vec<Finding>,
+}
+
+/// Everything the server needs to know, checked.
+#[derive(Clone)]
+pub struct Config {
+    /// The server as a whole.
+    pub server: Server,
+    /// The NIC where clients' GRE arrives.
+    pub access: Nic,
+    /// The NIC that inner packets leave by; `None`: Linux routes them, by the host port.
+    pub uplink: Option<Uplink>,
+    /// The veth pair into Linux.
+    pub host: Host,
+    /// Inner addresses and what clients are told about them.
+    pub network: Network,
+    /// Who may come in, and how.
+    pub auth: Auth,
+    /// Users of the configuration file; [`load`] adds those of the `chap-secrets` file.
+    pub users: Users,
+    /// Bounds.
+    pub limits: Limits,
+    /// The log.
+    pub log: Log,
+}
+
+/// `[server]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Server {
+    /// Host name in Start-Control-Connection-Reply and name in CHAP challenges; 1 to 63 octets of visible ASCII.
+    pub name: String,
+    /// The addresses that clients dial.
+    pub listen: Listen,
+    /// Directory of the control socket and the lock; absolute.
+    pub run_dir: PathBuf,
+    /// How many workers; `None`: as many as cores and the NIC's queues allow.
+    pub workers: Option<u8>,
+    /// The core of each worker; empty: not pinned by the configuration. When not empty, as many as `workers`.
+    pub cpus: Vec<usize>,
+}
+
+impl Server {
+    /// The control socket that operator commands talk to.
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir.join(crate::admin::SOCKET_NAME)
+    }
+}
+
+/// Where to listen for control connections (TCP 1723), which are also the addresses whose GRE is ours.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Listen {
+    /// Every IPv4 address of the access NIC, followed as they change.
+    EveryAddress,
+    /// These, without doubles.
+    Addresses(Vec<Ipv4Addr>),
+}
+
+/// The name of a network interface as Linux allows it: 1 to 15 octets, no slash, colon or white space.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Interface(String);
+
+impl Interface {
+    /// Checks a name; `None` when Linux would not take it. Whether such an interface exists is another question.
+    pub fn new(name: &str) -> Option<Self> {
+        let fits = (1..=15).contains(&name.len())
+            && !matches!(name, "." | "..")
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':'));
+        fits.then(|| Self(name.to_owned()))
+    }
+}
+
+impl Deref for Interface {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum XdpMode {
+    /// Native where the driver has it, else generic.
+    #[default]
+    Auto,
+    /// Native or not at all.
+    Native,
+    /// Generic.
+    Generic,
+}
+
+/// `[access]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Nic {
+    /// The interface.
+    pub interface: Interface,
+    /// How the XDP program is attached to it.
+    pub mode: XdpMode,
+}
+
+/// `[uplink]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Uplink {
+    /// The interface; may be the access NIC.
+    pub interface: Interface,
+    /// Where inner packets go; `None`: Linux' default route on this NIC, followed as it changes.
+    pub next_hop: Option<Ipv4Addr>,
+    /// How the XDP program is attached to it. The same as the access NIC's when it is the same NIC.
+    pub mode: XdpMode,
+}
+
+/// `[host]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Host {
+    /// Linux' end of the veth pair.
+    pub interface: Interface,
+}
+
+/// `[network]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Network {
+    /// Our inner address, told to every client in IPCP. In no pool.
+    pub server_address: Ipv4Addr,
+    /// What clients get addresses from: at least one range, sorted, apart from each other; network and broadcast
+    /// addresses of prefixes are already left out.
+    pub pool: Vec<Range>,
+    /// DNS servers told to clients (RFC 1877), first and second; the second is set only when the first is.
+    pub dns: [Option<Ipv4Addr>; 2],
+    /// NetBIOS name servers (WINS), as `dns`.
+    pub nbns: [Option<Ipv4Addr>; 2],
+    /// The largest inner packet, in octets, in [`MTU`].
+    pub mtu: u16,
+    /// The prefixes that hold the pool and all fixed addresses of the configuration file, as few as cover exactly
+    /// these: for XDP, for Linux' routes, and for `Command::Pool`.
+    pub prefixes: Vec<Ipv4Net>,
+}
+
+/// `[auth]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Auth {
+    /// MPPE policy.
+    pub mppe: Policy,
+    /// The `chap-secrets` file, as written.
+    pub chap_secrets: Option<PathBuf>,
+}
+
+/// `[limits]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Calls on the whole box; tables are sized by it at start. Default: one for every address clients may get.
+    pub calls: usize,
+    /// Control connections from one source address.
+    pub connections_per_source: usize,
+    /// From TCP accept to the call being up; a connection that has no call after it is closed.
+    pub setup_time: Duration,
+    /// Of LCP echoes and of control connection echoes.
+    pub echo_interval: Duration,
+}
+
+/// `[log]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Log {
+    /// One line per event, for people or for machines.
+    pub format: LogFormat,
+    /// The least important level that is written.
+    pub level: tracing::Level,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LogFormat {
+    /// Text.
+    #[default]
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+#[cfg(test)]
+mod tests;

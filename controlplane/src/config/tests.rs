@@ -1,0 +1,549 @@
+//! What is read, and how every kind of fault is told.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use super::*;
+use crate::aaa::Addresses;
+
+const SMALL: &str = r#"
+[access]
+interface = "eth0"
+[network]
+server_address = "10.20.0.1"
+pool = ["10.20.0.10-10.20.0.250"]
+"#;
+
+fn config(text: &str) -> Config {
+    match parse(text, "t.toml") {
+        Ok(loaded) => loaded.config,
+        Err(faults) => panic!("{faults}"),
+    }
+}
+
+fn faults(text: &str) -> Vec<String> {
+    match parse(text, "t.toml") {
+        Ok(_) => Vec::new(),
+        Err(Faults(faults)) => faults.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// The small configuration with `line` added to `section`, which then stands on line 8.
+fn with(section: &str, line: &str) -> String {
+    match SMALL.split_once(&format!("[{section}]\n")) {
+        // The sections that are there get the line at their end.
+        Some(_) if section == "network" => format!("{SMALL}{line}\n"),
+        Some((before, after)) => format!("{before}[{section}]\n{line}\n{after}"),
+        None => format!("{SMALL}[{section}]\n{line}\n"),
+    }
+}
+
+/// The only fault of the small configuration with `line` in `section`.
+#[track_caller]
+fn fault(section: &str, line: &str) -> String {
+    let mut faults = faults(&with(section, line));
+    assert_eq!(faults.len(), 1, "{line}: {faults:#?}");
+    faults.remove(0)
+}
+
+fn address(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn little_is_enough() {
+    let config = config(SMALL);
+    assert_eq!(config.server.name, "turnpike");
+    assert_eq!(config.server.listen, Listen::EveryAddress);
+    assert_eq!(
+        config.server.socket(),
+        Path::new("/run/turnpike/turnpike.sock")
+    );
+    assert_eq!(config.server.workers, None);
+    assert_eq!(&*config.access.interface, "eth0");
+    assert_eq!(config.access.mode, XdpMode::Auto);
+    assert!(config.uplink.is_none());
+    assert_eq!(&*config.host.interface, "turnpike0");
+    assert_eq!(config.network.mtu, 1400);
+    assert_eq!(config.network.dns, [None; 2]);
+    assert_eq!(config.auth.mppe, Policy::Require);
+    assert_eq!(config.limits.calls, 241);
+    assert_eq!(config.limits.connections_per_source, 64);
+    assert_eq!(config.limits.setup_time, Duration::from_secs(30));
+    assert_eq!(config.log.format, LogFormat::Human);
+    assert_eq!(config.log.level, tracing::Level::INFO);
+    assert!(config.users.is_empty());
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = config(
+        r#"
+[server]
+name = "edge1"
+listen = ["192.0.2.1", "192.0.2.2"]
+run_dir = "/run/edge"
+workers = 2
+cpus = [1, 3]
+[access]
+interface = "eth0"
+mode = "native"
+[uplink]
+interface = "eth1"
+next_hop = "198.51.100.1"
+mode = "generic"
+[host]
+interface = "tp0"
+[network]
+server_address = "10.20.0.1"
+pool = ["10.21.0.0/24", "10.20.0.10-10.20.0.13"]
+dns = ["10.20.0.1", "9.9.9.9"]
+nbns = ["10.20.0.2"]
+mtu = 1300
+[auth]
+mppe = "prefer"
+chap_secrets = "chap-secrets"
+[[user]]
+name = "alice"
+password = "correct \"horse\""
+address = "10.20.0.9"
+[[user]]
+name = "bob"
+password = "x"
+[limits]
+calls = 1000
+connections_per_source = 3
+setup_time = "1m 30s"
+echo_interval = "10s"
+[log]
+format = "json"
+level = "debug"
+"#,
+    );
+    assert_eq!(config.server.name, "edge1");
+    assert_eq!(
+        config.server.listen,
+        Listen::Addresses(vec![address("192.0.2.1"), address("192.0.2.2")])
+    );
+    assert_eq!(
+        (config.server.workers, &*config.server.cpus),
+        (Some(2), &[1, 3][..])
+    );
+    assert_eq!(config.access.mode, XdpMode::Native);
+    let uplink = config.uplink.unwrap();
+    assert_eq!(&*uplink.interface, "eth1");
+    assert_eq!(uplink.next_hop, Some(address("198.51.100.1")));
+    assert_eq!(uplink.mode, XdpMode::Generic);
+    assert_eq!(&*config.host.interface, "tp0");
+    // Sorted, and without the prefix's own two addresses.
+    let pool: Vec<_> = config
+        .network
+        .pool
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(pool, ["10.20.0.10-10.20.0.13", "10.21.0.1-10.21.0.254"]);
+    let prefixes: Vec<_> = config
+        .network
+        .prefixes
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        prefixes,
+        [
+            "10.20.0.9/32",
+            "10.20.0.10/31",
+            "10.20.0.12/31",
+            "10.21.0.0/24"
+        ]
+    );
+    assert_eq!(
+        config.network.dns,
+        [Some(address("10.20.0.1")), Some(address("9.9.9.9"))]
+    );
+    assert_eq!(config.network.nbns, [Some(address("10.20.0.2")), None]);
+    assert_eq!(config.network.mtu, 1300);
+    assert_eq!(config.auth.mppe, Policy::Prefer);
+    assert_eq!(
+        config.auth.chap_secrets.as_deref(),
+        Some(Path::new("chap-secrets"))
+    );
+    assert_eq!(config.users.len(), 2);
+    assert_eq!(config.limits.calls, 1000);
+    assert_eq!(config.limits.connections_per_source, 3);
+    assert_eq!(config.limits.setup_time, Duration::from_secs(90));
+    assert_eq!(config.limits.echo_interval, Duration::from_secs(10));
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.log.level, tracing::Level::DEBUG);
+}
+
+#[test]
+fn all_faults_are_told_at_once_with_line_and_remedy() {
+    let faults = faults(
+        r#"[server]
+nmae = "x"
+workers = 0
+[acces]
+interface = "eth0"
+[network]
+server_address = "10.20.0.10"
+pool = ["10.20.0.0/24", "nonsense"]
+mtu = 1500
+[auth]
+mppe = "yes"
+[[user]]
+name = "alice"
+password = 12
+[[user]]
+password = "x"
+[limits]
+setup_time = 30
+"#,
+    );
+    let expected = [
+        "t.toml: there is no [access] section; add [access]",
+        "t.toml:2: unknown key `nmae` in [server]; did you mean `name`?",
+        "t.toml:3: `workers` in [server] is 0, outside 1 to 128; ",
+        "t.toml:4: unknown section `acces`; did you mean `access`?",
+        "t.toml:8: `pool` in [network] cannot be \"nonsense\"; a range \"",
+        "t.toml:8: the pool 10.20.0.1-10.20.0.254 holds server_address 10.20.0.10; leave it out: \"10.20.0.1-10.20.0.9\", \"10.20.0.11-10.20.0.254\"",
+        "t.toml:9: `mtu` in [network] is 1500, outside 576 to 1456; write 1400",
+        "t.toml:11: `mppe` in [auth] cannot be \"yes\"; write one of \"deny\", \"allow\", \"prefer\", \"require\"",
+        "t.toml:14: `password` in [[user]] is not a string; ",
+        "t.toml:15: `name` in [[user]] is missing; ",
+        "t.toml:18: `setup_time` in [limits] is a number, not a string; write a number with a unit: setup_time = \"30s\"",
+    ];
+    assert_eq!(faults.len(), expected.len(), "{faults:#?}");
+    for (fault, expected) in faults.iter().zip(expected) {
+        assert!(fault.starts_with(expected), "{fault}\n{expected}");
+    }
+}
+
+#[test]
+fn broken_syntax_does_not_hide_other_faults() {
+    let text = "[server]\nname = \"x\nworkers = 0\n[access]\ninterface = \"eth0\"\n[network]\nserver_address = \"10.20.0.1\"\npool = [\"10.20.0.9\"]\nmtu = 9000\n";
+    let faults = faults(text);
+    assert!(faults[0].starts_with("t.toml:2: "), "{faults:#?}");
+    assert!(
+        faults
+            .iter()
+            .any(|fault| fault.starts_with("t.toml:9: `mtu`")),
+        "{faults:#?}"
+    );
+    // Nothing is said of keys that may only be unreadable.
+    assert!(!faults.iter().any(|fault| fault.contains("missing")));
+}
+
+#[test]
+fn a_key_that_is_there_twice_is_a_fault() {
+    let faults = faults(&with("access", "interface = \"eth1\""));
+    assert!(faults[0].contains("duplicate key"), "{faults:#?}");
+}
+
+#[test]
+fn names_of_interfaces_are_those_of_linux() {
+    for name in ["eth0", "enp3s0f1np1", "br-lan", "wan.100", "turnpike0", "a"] {
+        assert!(Interface::new(name).is_some(), "{name}");
+    }
+    for name in [
+        "",
+        ".",
+        "..",
+        "eth 0",
+        "eth/0",
+        "eth0:1",
+        "sixteen-letters0",
+        "é",
+    ] {
+        assert!(Interface::new(name).is_none(), "{name}");
+    }
+    assert!(fault("host", "interface = \"eth0\"").contains("which is a NIC"));
+    assert!(
+        fault("uplink", "next_hop = \"192.0.2.1\"").contains("`interface` in [uplink] is missing")
+    );
+    assert!(fault("uplink", "interface = \"/\"").contains("as `ip link` shows it"));
+}
+
+#[test]
+fn one_nic_has_one_mode() {
+    let uplink = config(&with("uplink", "interface = \"eth0\""))
+        .uplink
+        .unwrap();
+    assert_eq!(uplink.mode, XdpMode::Auto);
+    assert!(fault("uplink", "interface = \"eth0\"\nmode = \"native\"").contains("the same NIC"));
+}
+
+#[test]
+fn pools_are_what_clients_can_have() {
+    let pool = |pool: &str| faults(&SMALL.replace("\"10.20.0.10-10.20.0.250\"", pool)).join("\n");
+    assert_eq!(pool("\"10.20.0.10\""), "");
+    assert_eq!(pool("\"10.20.0.10/31\", \"10.20.0.12/32\""), "");
+    for (text, expected) in [
+        ("", "is empty; write a range"),
+        (
+            "\"10.20.0.5-10.20.0.2\"",
+            "the lower address stands first: \"10.20.0.2-10.20.0.5\"",
+        ),
+        ("\"10.20.5.1/24\"", "the prefix is \"10.20.5.0/24\""),
+        ("\"10.20.0.0/33\"", "cannot be \"10.20.0.0/33\""),
+        (
+            "\"10.20.0.20-10.20.0.30\", \"10.20.0.30/32\"",
+            "the pools 10.20.0.20-10.20.0.30 and 10.20.0.30 overlap",
+        ),
+        (
+            "\"10.21.0.0/16\", \"10.21.7.0/24\", \"10.21.9.0/24\"",
+            "the pools 10.21.0.1-10.21.255.254 and 10.21.9.1-10.21.9.254 overlap",
+        ),
+        (
+            "\"127.0.0.8-127.0.0.9\"",
+            "use addresses that hosts can have",
+        ),
+        ("\"224.0.0.0/24\"", "use addresses that hosts can have"),
+        (
+            "\"126.0.0.1-128.0.0.1\"",
+            "use addresses that hosts can have",
+        ),
+        ("\"10.0.0.0/11\"", "has 2097150 addresses"),
+        (
+            "\"10.20.0.0/24\"",
+            "leave it out: \"10.20.0.2-10.20.0.254\"",
+        ),
+        ("\"10.20.0.1\"", "leave it out: write another range"),
+        ("\"fd00::/64\"", "cannot be \"fd00::/64\""),
+    ] {
+        let faults = pool(text);
+        assert!(faults.contains(expected), "{text}: {faults}");
+    }
+    assert!(
+        fault("server", "listen = [\"10.20.0.77\"]")
+            .contains("the pool 10.20.0.10-10.20.0.250 holds it")
+    );
+    assert!(
+        fault("uplink", "interface = \"eth1\"\nnext_hop = \"10.20.0.77\"").contains("the pool")
+    );
+}
+
+#[test]
+fn lists_are_checked_entry_by_entry() {
+    assert!(fault("network", "dns = \"10.0.0.1\"").contains("write it in brackets: dns = ["));
+    assert!(
+        fault(
+            "network",
+            "dns = [\"10.0.0.1\", \"10.0.0.2\", \"10.0.0.3\"]"
+        )
+        .contains("PPP carries two")
+    );
+    assert!(fault("network", "nbns = [\"0.0.0.0\"]").contains("cannot be \"0.0.0.0\""));
+    assert!(fault("server", "listen = []").contains("leave the key out"));
+    assert!(fault("server", "listen = [7]").contains("is a number, not a string"));
+    assert!(fault("server", "listen = [\"192.0.2.1\", \"192.0.2.1\"]").contains("twice"));
+    assert!(fault("server", "workers = 3\ncpus = [0, 1]").contains("names 2 cores for 3 workers"));
+    assert!(fault("server", "cpus = [1, 1]").contains("twice"));
+    assert!(fault("server", "cpus = []").contains("0 cores"));
+    assert_eq!(
+        config(&with("server", "cpus = [4, 2]")).server.workers,
+        Some(2)
+    );
+}
+
+#[test]
+fn numbers_and_durations_have_bounds() {
+    assert!(fault("network", "mtu = 575").contains("outside 576 to 1456"));
+    assert!(fault("network", "mtu = -1").contains("not a whole number"));
+    assert!(fault("network", "mtu = 1400.5").contains("not a whole number"));
+    assert!(fault("limits", "calls = 0").contains("outside 1 to"));
+    assert!(
+        fault("limits", "setup_time = \"1s\"").contains("is 1s; write something from 5s to 10m")
+    );
+    assert!(fault("limits", "echo_interval = \"soon\"").contains("write a number with a unit"));
+    assert_eq!(config(&with("network", "mtu = 0x400")).network.mtu, 1024);
+}
+
+#[test]
+fn names_and_paths_fit_where_they_go() {
+    assert!(fault("server", "name = \"\"").contains("visible ASCII"));
+    assert!(fault("server", &format!("name = \"{}\"", "x".repeat(64))).contains("1 to 63"));
+    assert!(fault("server", "run_dir = \"run\"").contains("absolute"));
+    assert!(fault("server", &format!("run_dir = \"/{}\"", "x".repeat(93))).contains("at most 93"));
+    config(&with(
+        "server",
+        &format!("run_dir = \"/{}\"", "x".repeat(92)),
+    ));
+}
+
+#[test]
+fn users_are_told_apart() {
+    let user = |name: &str, address: &str| {
+        format!("[[user]]\nname = \"{name}\"\npassword = \"x\"\naddress = \"{address}\"\n")
+    };
+    let twice = format!("{SMALL}{}{}", user("a", "10.9.0.1"), user("a", "10.9.0.2"));
+    assert_eq!(
+        faults(&twice),
+        ["t.toml:12: user \"a\" is there twice; leave one of them out"]
+    );
+    let same = format!("{SMALL}{}{}", user("a", "10.9.0.1"), user("b", "10.9.0.1"));
+    assert!(faults(&same)[0].contains("the address of user \"a\""));
+    let server = format!("{SMALL}{}", user("a", "10.20.0.1"));
+    assert!(faults(&server)[0].contains("server_address"));
+    // In the pool is fine: nobody else gets it.
+    config(&format!("{SMALL}{}", user("a", "10.20.0.77")));
+    assert!(
+        faults(&format!("{SMALL}[user]\nname = \"a\"\n"))[0]
+            .contains("start each one with [[user]]")
+    );
+}
+
+#[test]
+fn no_fault_shows_a_password() {
+    let text = format!(
+        "{SMALL}[[user]]\nname = \"a\"\npassword = [\"s3cret\"]\n[[user]]\nname = \"b\"\npassword = \"s3cret\n"
+    );
+    let faults = faults(&text);
+    assert_eq!(faults.len(), 2, "{faults:#?}");
+    assert!(!faults.join("").contains("s3cret"), "{faults:#?}");
+    let long = "x".repeat(257);
+    assert!(faults_of_password(&long).contains("longer than 256"));
+    assert!(faults_of_password("").contains("is empty"));
+}
+
+fn faults_of_password(password: &str) -> String {
+    faults(&format!(
+        "{SMALL}[[user]]\nname = \"a\"\npassword = \"{password}\"\n"
+    ))
+    .join("\n")
+}
+
+#[test]
+fn anything_is_read_without_panic() {
+    // Every prefix of a full file, and every file with one octet replaced by one that means something.
+    let text = include_str!("../../../examples/office.toml");
+    for end in (0..text.len())
+        .filter(|end| text.is_char_boundary(*end))
+        .step_by(3)
+    {
+        let _ = parse(&text[..end], "t.toml");
+    }
+    for (at, _) in text.char_indices().step_by(7) {
+        for new in ["", "\"", "[", "=", "\n", "9"] {
+            let after = text[at..].chars().next().map_or(0, char::len_utf8);
+            let _ = parse(
+                &format!("{}{new}{}", &text[..at], &text[at + after..]),
+                "t.toml",
+            );
+        }
+    }
+    for text in [
+        "",
+        "\0",
+        "a.b.c=1",
+        "[[[[",
+        "user=[1]",
+        "user={}",
+        "network=3",
+        "[network]\npool=[[]]",
+    ] {
+        assert!(!faults(text).is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn the_examples_are_right_as_they_stand() {
+    for example in ["office.toml", "edge.toml"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../examples")
+            .join(example);
+        match load(&path) {
+            Ok(loaded) => assert!(!loaded.config.users.is_empty(), "{example}"),
+            Err(faults) => panic!("{faults}"),
+        }
+    }
+}
+
+#[test]
+fn files_are_read_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let toml = directory.path().join("turnpike.toml");
+    let secrets = directory.path().join("chap-secrets");
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let warnings = || -> Vec<String> {
+        match load(&toml) {
+            Ok(loaded) => loaded.warnings.iter().map(ToString::to_string).collect(),
+            Err(faults) => panic!("{faults}"),
+        }
+    };
+    let faults = || load(&toml).err().unwrap().to_string();
+    assert!(faults().contains("cannot be read: No such file"));
+
+    std::fs::write(&toml, SMALL).unwrap();
+    mode(&toml, 0o644);
+    assert_eq!(warnings().len(), 1);
+    assert!(warnings()[0].contains("there are no users"));
+
+    std::fs::write(
+        &toml,
+        with("auth", "chap_secrets = \"chap-secrets\"")
+            + "[[user]]\nname = \"alice\"\npassword = \"x\"\naddress = \"10.9.0.9\"\n",
+    )
+    .unwrap();
+    assert!(faults().ends_with("chap-secrets: cannot be read: No such file or directory (os error 2); name a file that exists and that this user may read"));
+
+    std::fs::write(&secrets, "alice * other *\nbob other x *\ncarol turnpike x 10.9.0.8\ncarol * y *\ndave * x 10.9.0.9\n").unwrap();
+    mode(&secrets, 0o604);
+    let told = warnings();
+    assert_eq!(told.len(), 5, "{told:#?}");
+    assert!(told[0].contains("turnpike.toml: holds passwords and every user"));
+    assert!(told[1].contains("chap-secrets: holds passwords and every user"));
+    assert!(told[2].contains("chap-secrets:1: \"alice\" has an account already"));
+    assert!(
+        told[3].contains("chap-secrets:4: \"carol\" has an account already"),
+        "{told:#?}"
+    );
+    assert!(
+        told[4].contains("chap-secrets:5: 10.9.0.9 is also"),
+        "{told:#?}"
+    );
+    mode(&toml, 0o600);
+    mode(&secrets, 0o640);
+    assert_eq!(warnings().len(), 3);
+    let config = load(&toml).ok().unwrap().config;
+    assert_eq!(config.users.len(), 3);
+    let prefixes: Vec<_> = config
+        .network
+        .prefixes
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert!(prefixes.contains(&"10.9.0.8/31".to_owned()), "{prefixes:?}");
+    assert!(
+        config
+            .users
+            .fixed()
+            .all(|range| Addresses::Fixed(vec![range]) != Addresses::Pool)
+    );
+
+    std::fs::write(&secrets, "alice\nbob * \"\" *\ncarol * x 10.20.0.1\n").unwrap();
+    let told = faults();
+    assert!(
+        told.contains("chap-secrets:1: ") && told.contains("chap-secrets:2: "),
+        "{told}"
+    );
+    std::fs::write(&secrets, "carol * x 10.20.0.1\n").unwrap();
+    assert!(faults().contains("chap-secrets:1: 10.20.0.1 holds server_address"));
+    std::fs::write(&toml, b"# caf\xe9\n").unwrap();
+    assert!(faults().contains("turnpike.toml:1: the file is not UTF-8"));
+}
+
+#[test]
+fn this_machine_has_no_such_interface() {
+    let config = config(&with("server", "cpus = [100000]").replace("eth0", "no-such-nic0"));
+    let warnings: Vec<_> = machine(&config, "t.toml")
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("no-such-nic0"));
+    assert!(warnings[1].contains("core 100000"));
+}
