@@ -1,12 +1,18 @@
-//! MS-CHAPv2 and MPPE against the vectors in `tests/vectors` at the root of the repository.
+//! Everything on the wire against the vectors in `tests/vectors` at the root of the repository.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
     reason = "tests fail by panicking and say what they skip"
 )]
 
+#[path = "vectors/control.rs"]
+mod control;
 #[path = "vectors/file.rs"]
 mod file;
+#[path = "vectors/frames.rs"]
+mod frames;
+#[path = "vectors/gre.rs"]
+mod gre;
 #[path = "vectors/mppe.rs"]
 mod mppe;
 #[path = "vectors/mschap.rs"]

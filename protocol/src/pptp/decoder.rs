@@ -1,7 +1,8 @@
 //! From a TCP stream to messages.
 
 use crate::Error;
-use crate::pptp::message::{HEADER_LEN, MAX_MESSAGE, Message, check_header};
+use crate::pptp::codec::{HEADER_LEN, check_header};
+use crate::pptp::message::{MAX_MESSAGE, Message};
 use crate::wire::read_u16;
 
 /// One message out of the stream.

@@ -3,6 +3,7 @@
 use core::fmt;
 
 mod caller;
+mod codec;
 mod codes;
 mod decoder;
 mod keep_alive;
