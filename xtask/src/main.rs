@@ -15,6 +15,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Check the house rules: arrows between crates, unsafe, file length, licences, the XDP object
+    Tidy,
+    /// Install binaries, XDP object, configuration and systemd unit under a folder
+    Deploy(xtask::deploy::Args),
     /// Build the XDP program and replace the committed object (needs bpf-linker and rust-src)
     Ebpf(xtask::ebpf::Args),
     /// Parts of the laboratory that run as processes of their own
@@ -39,6 +43,17 @@ fn main() -> ExitCode {
         .parent()
         .unwrap_or(Path::new("."));
     let result = match arguments.chore {
+        Chore::Tidy => xtask::tidy::run(root).map(|found| say(&found)),
+        Chore::Deploy(args) => xtask::deploy::run(&args, root).map(|files| {
+            for file in files {
+                let note = if file.kept_old {
+                    " (yours was left alone)"
+                } else {
+                    ""
+                };
+                say(&format!("installed {}{note}", file.path.display()));
+            }
+        }),
         Chore::Ebpf(args) => xtask::ebpf::run(&args, root),
         Chore::Lab(Part::Call { orders }) => xtask::lab::inside::call(&orders),
     };
@@ -50,4 +65,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+#[allow(clippy::print_stdout, reason = "what a chore has to say")]
+fn say(line: &str) {
+    println!("{line}");
 }
