@@ -363,6 +363,15 @@ impl fmt::Display for Port {
     }
 }
 
+/// What a worker must know of a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PortInfo {
+    /// Our link-layer address there.
+    pub mac: MacAddr,
+    /// The largest IP packet that may be sent there, in octets.
+    pub mtu: u16,
+}
+
 /// A whole IPv4 datagram of protocol 47 that Linux reassembled, or that XDP left to Linux, on its way to the owner.
 pub struct Datagram {
     /// Octets in use.

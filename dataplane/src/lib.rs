@@ -2,5 +2,25 @@
 #![deny(unsafe_code)]
 
 pub mod api;
+pub mod counters;
 pub mod device;
+pub mod mem;
+pub mod rings;
+pub mod thread;
 pub mod wake;
+pub mod worker;
+
+mod acks;
+mod bucket;
+mod call;
+mod ccp;
+mod cipher;
+mod commands;
+mod decap;
+mod encap;
+mod fragment;
+mod handoff;
+mod next_hops;
+mod path;
+mod routes;
+mod table;

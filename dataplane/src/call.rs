@@ -1,0 +1,331 @@
+//! What a worker knows of each call, and how it finds it.
+
+use core::net::Ipv4Addr;
+
+use turnpike_protocol::gre;
+use turnpike_protocol::mppe::{Decryptor, Encryptor, Mode, StartKey};
+use turnpike_protocol::wire::ethernet::MacAddr;
+use turnpike_protocol::wire::ppp::{Framing, Protocol};
+use turnpike_protocol::{CallId, Time};
+
+use crate::api::{CallCounters, CallRef, Encryption, Forward, Mppe};
+use crate::bucket::{Bucket, Limits};
+use crate::encap::OuterHeader;
+use crate::next_hops::Hop;
+use crate::table::Table;
+
+/// Control frames that one call may send up: a login needs about 20, and echoes come every few seconds.
+const FRAME_LIMITS: Limits = Limits {
+    burst: 128,
+    interval_ns: 1_000_000_000 / 32,
+};
+
+/// The smallest tunnel MTU in octets: RFC 791 §3.2, every internet module must forward so much unfragmented.
+const MIN_MTU: u16 = 68;
+
+/// One call. What a received packet touches, what a sent packet touches, and the rest.
+///
+/// Plain data: no pointers, nothing that only a thread's stack knows.
+pub(crate) struct Call {
+    pub(crate) decap: Decap,
+    pub(crate) encap: Encap,
+    pub(crate) cold: Cold,
+}
+
+/// What data may flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Gate {
+    /// None.
+    Closed,
+    /// Any.
+    Plain,
+    /// Encrypted only, and only while both directions are.
+    Encrypted,
+}
+
+/// State of the direction from the peer. The keys come last: a packet in clear does not touch them.
+#[repr(C)]
+pub(crate) struct Decap {
+    /// Our outer address. Fixed.
+    pub(crate) local: Ipv4Addr,
+    /// The client's inner address. Fixed while the terms stay.
+    pub(crate) address: Ipv4Addr,
+    /// Fixed while the terms stay.
+    pub(crate) gate: Gate,
+    /// Whether to copy packets to the capture ring.
+    pub(crate) capture: bool,
+    /// Largest TCP segment to be announced, in octets. Fixed while the terms stay.
+    pub(crate) mss: u16,
+    /// GRE numbers that never came since the last MPPE packet. Per packet.
+    pub(crate) mppe_missing: u32,
+    /// Per packet.
+    pub(crate) receiver: gre::Receiver,
+    /// Per packet.
+    pub(crate) last_received: Time,
+    /// Per packet.
+    pub(crate) gre_received: u64,
+    /// Per packet.
+    pub(crate) packets: u64,
+    /// Per packet.
+    pub(crate) octets: u64,
+    pub(crate) missing: u64,
+    pub(crate) dropped: u64,
+    /// Running keys. Per packet.
+    pub(crate) decryptor: Option<Decryptor>,
+}
+
+/// State of the direction to the peer. The keys come last: a packet in clear does not touch them.
+#[repr(C)]
+pub(crate) struct Encap {
+    /// Ethernet and outer IPv4 header. Fixed while the next hop stays.
+    pub(crate) outer: OuterHeader,
+    /// Fixed while the route to the peer stays.
+    pub(crate) hop: Hop,
+    /// Fixed.
+    pub(crate) peer_id: CallId,
+    /// Per packet.
+    pub(crate) ident: u16,
+    /// Fixed while the terms stay.
+    pub(crate) gate: Gate,
+    /// Whether to copy packets to the capture ring.
+    pub(crate) capture: bool,
+    /// Largest inner packet in octets. Fixed while the terms stay.
+    pub(crate) mtu: u16,
+    /// PPP header in front of inner packets, in clear. Fixed while the terms stay.
+    pub(crate) plain_header: ([u8; 4], u8),
+    /// PPP header in front of MPPE packets. Fixed while the terms stay.
+    pub(crate) mppe_header: ([u8; 4], u8),
+    /// Per packet.
+    pub(crate) sender: gre::Sender,
+    /// Per packet.
+    pub(crate) gre_sent: u64,
+    /// Per packet.
+    pub(crate) packets: u64,
+    /// Per packet.
+    pub(crate) octets: u64,
+    pub(crate) dropped: u64,
+    /// Running keys. Per packet.
+    pub(crate) encryptor: Option<Encryptor>,
+}
+
+// A packet in clear costs this many cache lines of its call, keys excluded.
+const _: () = assert!(core::mem::offset_of!(Decap, decryptor) <= 128);
+const _: () = assert!(core::mem::offset_of!(Encap, encryptor) <= 128);
+
+/// What packets seldom touch.
+pub(crate) struct Cold {
+    pub(crate) call: CallRef,
+    /// Of control frames.
+    pub(crate) bucket: Bucket,
+    /// Keys for the peer's next Configure-Ack.
+    pub(crate) receive: Option<Loaded>,
+    /// Keys for our next Configure-Ack.
+    pub(crate) transmit: Option<Loaded>,
+    pub(crate) mppe_receive: Option<Mppe>,
+    pub(crate) mppe_transmit: Option<Mppe>,
+}
+
+/// Keys that wait for the frame they start at.
+pub(crate) struct Loaded {
+    /// Identifier of the Configure-Request they belong to.
+    pub(crate) identifier: u8,
+    pub(crate) key: StartKey,
+    pub(crate) mode: Mode,
+    /// Receive keys: our Configure-Requests with this identifier that have not been acknowledged.
+    pub(crate) requests: u8,
+}
+
+impl Call {
+    /// A call whose outer packets leave from `mac` towards `hop`.
+    pub(crate) fn new(
+        call: CallRef,
+        peer_id: CallId,
+        hop: Hop,
+        mac: MacAddr,
+        acks: gre::AckSettings,
+    ) -> Self {
+        Self {
+            decap: Decap {
+                local: call.local,
+                address: Ipv4Addr::UNSPECIFIED,
+                gate: Gate::Closed,
+                capture: false,
+                mss: u16::MAX,
+                mppe_missing: 0,
+                receiver: gre::Receiver::new(acks),
+                last_received: Time::ZERO,
+                gre_received: 0,
+                packets: 0,
+                octets: 0,
+                missing: 0,
+                dropped: 0,
+                decryptor: None,
+            },
+            encap: Encap {
+                outer: OuterHeader::new(mac, call.local, call.peer),
+                hop,
+                peer_id,
+                ident: 0,
+                gate: Gate::Closed,
+                capture: false,
+                mtu: MIN_MTU,
+                plain_header: ([0; 4], 0),
+                mppe_header: ([0; 4], 0),
+                sender: gre::Sender::default(),
+                gre_sent: 0,
+                packets: 0,
+                octets: 0,
+                dropped: 0,
+                encryptor: None,
+            },
+            cold: Cold {
+                call,
+                bucket: Bucket::new(FRAME_LIMITS),
+                receive: None,
+                transmit: None,
+                mppe_receive: None,
+                mppe_transmit: None,
+            },
+        }
+    }
+
+    /// Lets data flow on these terms. `room` is the largest inner packet that fits the access port unfragmented.
+    pub(crate) fn forward(&mut self, forward: &Forward, room: u16) {
+        let gate = match forward.encryption {
+            Encryption::Plain => Gate::Plain,
+            Encryption::Required => Gate::Encrypted,
+        };
+        let mtu = forward.mtu.min(room).max(MIN_MTU);
+        let framing = Framing {
+            compress_address: forward.compress_address,
+            compress_protocol: forward.compress_protocol,
+        };
+        let header = |protocol| {
+            let (bytes, len) = framing.header(protocol);
+            (bytes, len as u8)
+        };
+        self.decap.address = forward.address;
+        self.decap.gate = gate;
+        // RFC 9293 §3.7.1: the size of a segment without IPv4 and TCP header.
+        self.decap.mss = mtu - 40;
+        self.encap.gate = gate;
+        self.encap.mtu = mtu;
+        self.encap.plain_header = header(Protocol::IPV4);
+        self.encap.mppe_header = header(Protocol::COMPRESSED);
+    }
+
+    /// Stops data.
+    pub(crate) fn hold(&mut self) {
+        self.decap.gate = Gate::Closed;
+        self.encap.gate = Gate::Closed;
+    }
+
+    /// Copies packets to the capture ring, or stops doing so.
+    pub(crate) fn capture(&mut self, on: bool) {
+        self.decap.capture = on;
+        self.encap.capture = on;
+    }
+
+    pub(crate) fn counters(&self) -> CallCounters {
+        CallCounters {
+            received_packets: self.decap.packets,
+            received_octets: self.decap.octets,
+            sent_packets: self.encap.packets,
+            sent_octets: self.encap.octets,
+            gre_received: self.decap.gre_received,
+            gre_sent: self.encap.gre_sent,
+            missing: self.decap.missing,
+            dropped: self.decap.dropped + self.encap.dropped,
+            last_received_ns: self.decap.last_received.as_nanos(),
+            mppe_receive: self.cold.mppe_receive,
+            mppe_transmit: self.cold.mppe_transmit,
+        }
+    }
+}
+
+/// The calls of one worker. Its memory is allocated at start.
+pub(crate) struct Calls {
+    slots: Box<[Option<Call>]>,
+    free: Vec<u32>,
+    index: Table<u64>,
+    /// How many calls have each id, to tell a stranger's packet from one for nobody.
+    ids: Box<[u16]>,
+}
+
+/// A slot that no call has.
+pub(crate) const NO_SLOT: u32 = u32::MAX;
+
+fn key(peer: Ipv4Addr, id: CallId) -> u64 {
+    u64::from(peer.to_bits()) << 16 | u64::from(id.0)
+}
+
+impl Calls {
+    /// Room for this many calls.
+    pub(crate) fn new(limit: usize) -> Self {
+        let count = u32::try_from(limit).unwrap_or(NO_SLOT);
+        Self {
+            slots: (0..limit).map(|_| None).collect(),
+            free: (0..count).rev().collect(),
+            index: Table::new(limit),
+            ids: vec![0; 1 << 16].into_boxed_slice(),
+        }
+    }
+
+    /// The slot of the call that this peer's packets with this id belong to.
+    #[inline]
+    pub(crate) fn find(&self, peer: Ipv4Addr, id: CallId) -> Option<u32> {
+        self.index.get(key(peer, id))
+    }
+
+    /// The slot of a call. `hint` is where it may be.
+    #[inline]
+    pub(crate) fn slot(&self, call: &CallRef, hint: u32) -> Option<u32> {
+        if self.is(hint, call) {
+            return Some(hint);
+        }
+        let slot = self.find(call.peer, call.id)?;
+        self.is(slot, call).then_some(slot)
+    }
+
+    fn is(&self, slot: u32, call: &CallRef) -> bool {
+        matches!(self.slots.get(slot as usize), Some(Some(known)) if known.cold.call == *call)
+    }
+
+    /// Whether any peer's call has this id.
+    pub(crate) fn has_id(&self, id: CallId) -> bool {
+        self.ids[usize::from(id.0)] > 0
+    }
+
+    /// Whether there is room for one more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.free.is_empty()
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Call> {
+        self.slots.get_mut(slot as usize)?.as_mut()
+    }
+
+    /// Opens a call. None when there is no room, or one with this peer and id.
+    pub(crate) fn open(&mut self, call: Call) -> Option<u32> {
+        let CallRef { peer, id, .. } = call.cold.call;
+        if self.find(peer, id).is_some() {
+            return None;
+        }
+        let slot = self.free.pop()?;
+        let inserted = self.index.insert(key(peer, id), slot);
+        debug_assert!(inserted, "the table has as much room as there are slots");
+        self.ids[usize::from(id.0)] += 1;
+        self.slots[slot as usize] = Some(call);
+        Some(slot)
+    }
+
+    pub(crate) fn close(&mut self, slot: u32) -> Option<Call> {
+        let call = self.slots.get_mut(slot as usize)?.take()?;
+        let CallRef { peer, id, .. } = call.cold.call;
+        self.index.remove(key(peer, id));
+        self.ids[usize::from(id.0)] -= 1;
+        self.free.push(slot);
+        Some(call)
+    }
+}

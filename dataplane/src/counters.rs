@@ -1,0 +1,287 @@
+//! What a worker counts: drops by name, totals, and octets per port.
+//!
+//! One writer, the worker; anybody may read at any time. Relaxed loads and stores: no figure depends on another.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+use crate::api::Port;
+
+/// Declares an enum whose values have a stable name for machines and a text for people.
+macro_rules! named {
+    ($(#[$meta:meta])* $enum:ident { $($(#[$doc:meta])* $value:ident = $name:literal, $text:literal;)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u8)]
+        pub enum $enum {
+            $(#[doc = $text] $(#[$doc])* $value,)*
+        }
+
+        impl $enum {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$value,)*];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The stable name, as in `stats --json`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$value => $name,)* }
+            }
+
+            /// What it means, for people.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$value => $text,)* }
+            }
+        }
+
+        impl core::fmt::Display for $enum {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    };
+}
+
+named! {
+    /// Why a packet was dropped, or a command not carried out.
+    Reason {
+        NotIpv4 = "not-ipv4", "Ethernet frame that does not hold IPv4";
+        OuterHeader = "outer-header", "outer IPv4 header with impossible lengths";
+        OuterChecksum = "outer-checksum", "outer IPv4 header with a wrong checksum";
+        OuterFragment = "outer-fragment", "fragment of an outer IPv4 packet that was not reassembled";
+        OuterProtocol = "outer-protocol", "IPv4 packet on the access port that is neither GRE nor for a route";
+        GreShort = "gre-short", "GRE header cut short";
+        GreVersion = "gre-version", "GRE of another version than 1";
+        GreProtocol = "gre-protocol", "GRE that does not carry PPP";
+        GreFlags = "gre-flags", "GRE with flags that RFC 2637 forbids";
+        GreTruncated = "gre-truncated", "GRE payload shorter than its header says";
+        UnknownCall = "unknown-call", "GRE for a call id that nobody has";
+        WrongSource = "wrong-source", "GRE for a known call id from another address than its peer's";
+        WrongDestination = "wrong-destination", "GRE for a known call to another of our addresses than it was dialled on";
+        GreLate = "gre-late", "GRE number before the last one delivered";
+        GreDuplicate = "gre-duplicate", "GRE number equal to the last one delivered";
+        EmptyPayload = "empty-payload", "GRE packet with a number and no payload";
+        PppShort = "ppp-short", "PPP frame without a whole protocol number";
+        FrameTooLong = "frame-too-long", "control frame longer than RFC 2637 allows";
+        FrameRate = "frame-rate", "control frame beyond what one call may send";
+        EventRingFull = "event-ring-full", "control frame that found the event ring full";
+        MppeNoKeys = "mppe-no-keys", "MPPE packet while no receive keys are running";
+        MppeShort = "mppe-short", "MPPE packet shorter than its header";
+        MppeNotEncrypted = "mppe-not-encrypted", "MPPE packet without the encrypted bit";
+        MppeCompressed = "mppe-compressed", "MPPE packet with compression bits";
+        MppeNotFlushed = "mppe-not-flushed", "stateless MPPE packet without the flushed bit";
+        MppeLate = "mppe-late", "MPPE count before the last one";
+        MppeTooFarAhead = "mppe-too-far-ahead", "MPPE count more key changes away than one packet may cost";
+        MppeNeedReset = "mppe-need-reset", "stateful MPPE packet after a loss";
+        MppeGarbage = "mppe-garbage", "MPPE packet that decrypts to nothing sensible";
+        ControlInMppe = "control-in-mppe", "control protocol inside MPPE";
+        UnknownInMppe = "unknown-in-mppe", "PPP protocol inside MPPE that is not IPv4";
+        PlainRefused = "plain-refused", "data in clear while encryption is required";
+        NotYetForwarding = "not-yet-forwarding", "data before the call may carry any";
+        NotYetEncrypted = "not-yet-encrypted", "data while not both directions are encrypted as required";
+        InnerHeader = "inner-header", "inner packet that is not IPv4 or has impossible lengths";
+        InnerChecksum = "inner-checksum", "inner IPv4 header with a wrong checksum";
+        Spoofed = "spoofed", "inner source address that is not the client's";
+        WrongInnerDestination = "wrong-inner-destination", "inner destination that is not ours";
+        TtlExpired = "ttl-expired", "inner packet at the end of its life with no host port to answer it";
+        NoRoute = "no-route", "inner packet for an address without a route";
+        PoolWithoutCall = "pool-without-call", "inner packet for a pool address that no call has";
+        TooBig = "too-big", "inner packet larger than the tunnel with DF set";
+        FragmentFailed = "fragment-failed", "inner packet larger than the tunnel that could not be fragmented";
+        NoNeighbour = "no-neighbour", "next hop whose link-layer address is not known";
+        NoHeadroom = "no-headroom", "frame without room for its headers";
+        TransmitFull = "transmit-full", "transmit ring full";
+        NoMemory = "no-memory", "no free chunk of packet memory";
+        NoPort = "no-port", "packet for a port that there is not";
+        HandoffFull = "handoff-full", "ring to another worker full";
+        DatagramTooLong = "datagram-too-long", "reassembled datagram that fits no chunk";
+        ResetIgnored = "reset-ignored", "CCP reset for a direction without keys, or one that nobody asked for";
+        NoSuchCall = "no-such-call", "command for a call that does not exist";
+        CallExists = "call-exists", "command to open a call that is open";
+        CallsFull = "calls-full", "command to open a call beyond the configured number";
+        RoutesFull = "routes-full", "command for a route beyond the configured number";
+        NeighboursFull = "neighbours-full", "command for a neighbour beyond the configured number";
+        CaptureRingFull = "capture-ring-full", "captured packet that found the capture ring full";
+    }
+}
+
+named! {
+    /// What a worker counts besides drops.
+    Total {
+        AcksReceived = "acks-received", "GRE packets from peers that only acknowledge";
+        AcksSent = "acks-sent", "GRE packets to peers that only acknowledge";
+        FramesReceived = "frames-received", "control frames handed to the control plane";
+        FramesSent = "frames-sent", "control frames sent to peers";
+        ResetsAnswered = "resets-answered", "CCP Reset-Requests answered";
+        Decapsulated = "decapsulated", "inner packets taken out of tunnels and forwarded";
+        Encapsulated = "encapsulated", "inner packets put into tunnels";
+        Missing = "missing", "GRE numbers that never came";
+        FragmentsMade = "fragments-made", "fragments of inner packets made";
+        IcmpSent = "icmp-sent", "ICMP errors sent";
+        IcmpSuppressed = "icmp-suppressed", "ICMP errors not sent because too many were or the rules forbid them";
+        MssClamped = "mss-clamped", "TCP SYN packets whose MSS was lowered";
+        HandedOver = "handed-over", "packets given to other workers";
+        TakenOver = "taken-over", "packets taken from other workers";
+        Datagrams = "datagrams", "reassembled datagrams received back from Linux";
+        Commands = "commands", "commands carried out";
+        EventStalls = "event-stalls", "turns in which commands waited for room in the event ring";
+        Captured = "captured", "packets copied to the capture ring";
+        Turns = "turns", "turns that found something to do";
+        Sleeps = "sleeps", "times the worker slept";
+    }
+}
+
+/// Frames and octets of one port in one direction. Octets are those of whole Ethernet frames without their checksum.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Traffic {
+    /// Frames.
+    pub frames: u64,
+    /// Octets.
+    pub octets: u64,
+}
+
+#[derive(Debug, Default)]
+struct TrafficCell {
+    frames: AtomicU64,
+    octets: AtomicU64,
+}
+
+impl TrafficCell {
+    fn add(&self, frames: u64, octets: u64) {
+        add(&self.frames, frames);
+        add(&self.octets, octets);
+    }
+
+    fn get(&self) -> Traffic {
+        Traffic {
+            frames: self.frames.load(Ordering::Relaxed),
+            octets: self.octets.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A page of counters; see the module's text.
+#[derive(Debug)]
+pub struct Counters {
+    reasons: CachePadded<[AtomicU64; Reason::COUNT]>,
+    totals: CachePadded<[AtomicU64; Total::COUNT]>,
+    received: CachePadded<[TrafficCell; Port::ALL.len()]>,
+    transmitted: CachePadded<[TrafficCell; Port::ALL.len()]>,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            reasons: CachePadded::new([const { AtomicU64::new(0) }; Reason::COUNT]),
+            totals: CachePadded::new([const { AtomicU64::new(0) }; Total::COUNT]),
+            received: CachePadded::default(),
+            transmitted: CachePadded::default(),
+        }
+    }
+}
+
+impl Counters {
+    /// How often something was dropped for this reason.
+    pub fn reason(&self, reason: Reason) -> u64 {
+        self.reasons[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// Every reason that has occurred.
+    pub fn reasons(&self) -> impl Iterator<Item = (Reason, u64)> {
+        Reason::ALL
+            .iter()
+            .map(|reason| (*reason, self.reason(*reason)))
+            .filter(|(_, count)| *count > 0)
+    }
+
+    /// A total.
+    pub fn total(&self, total: Total) -> u64 {
+        self.totals[total as usize].load(Ordering::Relaxed)
+    }
+
+    /// Every total.
+    pub fn totals(&self) -> impl Iterator<Item = (Total, u64)> {
+        Total::ALL.iter().map(|total| (*total, self.total(*total)))
+    }
+
+    /// What was taken from a port.
+    pub fn received(&self, port: Port) -> Traffic {
+        self.received[port as usize].get()
+    }
+
+    /// What was given to a port to send.
+    pub fn transmitted(&self, port: Port) -> Traffic {
+        self.transmitted[port as usize].get()
+    }
+
+    pub(crate) fn dropped(&self, reason: Reason) {
+        add(&self.reasons[reason as usize], 1);
+    }
+
+    pub(crate) fn add(&self, total: Total, n: u64) {
+        add(&self.totals[total as usize], n);
+    }
+
+    pub(crate) fn add_received(&self, port: Port, frames: u64, octets: u64) {
+        self.received[port as usize].add(frames, octets);
+    }
+
+    pub(crate) fn add_transmitted(&self, port: Port, frames: u64, octets: u64) {
+        self.transmitted[port as usize].add(frames, octets);
+    }
+}
+
+/// There is one writer, so a load and a store do; they cost less than a locked addition.
+fn add(cell: &AtomicU64, n: u64) {
+    cell.store(
+        cell.load(Ordering::Relaxed).wrapping_add(n),
+        Ordering::Relaxed,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_fit_machines() {
+        let names: Vec<_> = Reason::ALL
+            .iter()
+            .map(|r| r.name())
+            .chain(Total::ALL.iter().map(|t| t.name()))
+            .collect();
+        let mut unique = names.clone();
+        unique.sort_unstable();
+        unique.dedup();
+        assert_eq!(unique.len(), names.len());
+        for name in names {
+            assert!(
+                name.bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            );
+        }
+    }
+
+    #[test]
+    fn counts_what_it_is_told() {
+        let counters = Counters::default();
+        counters.dropped(Reason::Spoofed);
+        counters.dropped(Reason::Spoofed);
+        counters.add(Total::Missing, 7);
+        counters.add_received(Port::Host, 2, 120);
+        assert_eq!(
+            counters.reasons().collect::<Vec<_>>(),
+            [(Reason::Spoofed, 2)]
+        );
+        assert_eq!(counters.total(Total::Missing), 7);
+        assert_eq!(
+            counters.received(Port::Host),
+            Traffic {
+                frames: 2,
+                octets: 120
+            }
+        );
+        assert_eq!(counters.received(Port::Access), Traffic::default());
+    }
+}

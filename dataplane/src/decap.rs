@@ -1,0 +1,404 @@
+//! Out of the tunnel: outer checks, GRE, MPPE, PPP, and where the inner packet goes.
+
+use core::net::Ipv4Addr;
+
+use turnpike_protocol::gre::Arrival;
+use turnpike_protocol::mppe::Refusal;
+use turnpike_protocol::wire::ethernet::{self, MacAddr};
+use turnpike_protocol::wire::gre;
+use turnpike_protocol::wire::ipv4;
+use turnpike_protocol::wire::ppp::{self, Protocol};
+use turnpike_protocol::wire::tcp_mss::{self, Clamped};
+use turnpike_protocol::{CallId, Role, Time};
+
+use crate::api::{CallRef, CaptureSide, Direction, Port, WorkerId};
+use crate::call::{Call, Gate, NO_SLOT};
+use crate::ccp::{self, Answer};
+use crate::cipher;
+use crate::counters::{Reason, Total};
+use crate::path::Core;
+use crate::routes::Target;
+
+/// What becomes of a frame, or of the packet `at..at + len` in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// It has done its work.
+    Done,
+    /// The whole frame belongs to a call of another worker.
+    HandOver(WorkerId),
+    /// An inner packet for Linux.
+    Host { at: usize, len: usize },
+    /// An inner packet for the uplink's next hop.
+    Uplink { at: usize, len: usize, mac: MacAddr },
+    /// An inner packet for another call; `slot` is where this worker may find it.
+    Call {
+        at: usize,
+        len: usize,
+        call: CallRef,
+        slot: u32,
+    },
+    /// An inner packet for an address of ours that no call has.
+    Unused { at: usize, len: usize },
+    /// A PPP frame to be sent to the peer of the call it came from.
+    Answer { at: usize, len: usize, slot: u32 },
+}
+
+/// Where in a frame the GRE packet lies, and who sent it.
+struct Outer {
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    at: usize,
+    gre: gre::Packet,
+}
+
+/// Checks an Ethernet frame up to its GRE header.
+#[inline]
+fn outer(bytes: &[u8]) -> Result<Outer, Reason> {
+    let Some((header, rest)) = bytes.split_at_checked(ethernet::HEADER_LEN) else {
+        return Err(Reason::NotIpv4);
+    };
+    if header[12..] != ethernet::IPV4.to_be_bytes() {
+        return Err(Reason::NotIpv4);
+    }
+    let ip = ipv4::Packet::new_checked(rest).map_err(|_| Reason::OuterHeader)?;
+    if ip.is_fragment() {
+        return Err(Reason::OuterFragment);
+    }
+    if ip.protocol() != ipv4::GRE {
+        return Err(Reason::OuterProtocol);
+    }
+    if !ip.verify_checksum() {
+        return Err(Reason::OuterChecksum);
+    }
+    let gre = gre::Packet::parse(ip.payload()).map_err(|fault| match fault {
+        gre::Fault::Short => Reason::GreShort,
+        gre::Fault::Version => Reason::GreVersion,
+        gre::Fault::Protocol => Reason::GreProtocol,
+        gre::Fault::Flags => Reason::GreFlags,
+        gre::Fault::Truncated => Reason::GreTruncated,
+    })?;
+    Ok(Outer {
+        source: ip.source(),
+        destination: ip.destination(),
+        at: ethernet::HEADER_LEN + ip.header_len(),
+        gre,
+    })
+}
+
+/// Whether a frame that was refused for this reason may still be an inner packet, because access and uplink are the
+/// same NIC.
+pub(crate) fn may_be_inner(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::OuterFragment
+            | Reason::OuterProtocol
+            | Reason::GreShort
+            | Reason::GreVersion
+            | Reason::GreProtocol
+            | Reason::GreFlags
+            | Reason::GreTruncated
+            | Reason::UnknownCall
+            | Reason::WrongSource
+    )
+}
+
+fn refused(refusal: Refusal) -> Reason {
+    match refusal {
+        Refusal::NotEncrypted => Reason::MppeNotEncrypted,
+        Refusal::Compressed => Reason::MppeCompressed,
+        Refusal::NotFlushed => Reason::MppeNotFlushed,
+        Refusal::Late => Reason::MppeLate,
+        Refusal::TooFarAhead => Reason::MppeTooFarAhead,
+        Refusal::NeedReset => Reason::MppeNeedReset,
+    }
+}
+
+/// Decrypts an MPPE packet (header and ciphertext) in place.
+#[inline]
+fn decrypt(call: &mut Call, packet: &mut [u8]) -> Result<(), Reason> {
+    let Some(decryptor) = &mut call.decap.decryptor else {
+        return ccp::try_start(call, packet);
+    };
+    let [first, second, data @ ..] = packet else {
+        return Err(Reason::MppeShort);
+    };
+    let missing = core::mem::take(&mut call.decap.mppe_missing);
+    let cipher = decryptor
+        .open([*first, *second], missing)
+        .map_err(refused)?;
+    cipher::run(cipher, data);
+    let plausible = turnpike_protocol::mppe::plausible(data);
+    decryptor.judge(plausible);
+    if plausible {
+        return Ok(());
+    }
+    Err(match ppp::Frame::parse_protocol(data) {
+        Ok(ppp::Frame {
+            protocol:
+                Protocol::LCP
+                | Protocol::PAP
+                | Protocol::CHAP
+                | Protocol::EAP
+                | Protocol::CCP
+                | Protocol::IPCP
+                | Protocol::IPV6CP,
+            ..
+        }) => Reason::ControlInMppe,
+        _ => Reason::MppeGarbage,
+    })
+}
+
+impl Core {
+    /// Judges a frame from the access port. Its call's state moves on; the inner packet is in clear afterwards.
+    #[inline]
+    pub(crate) fn decap(&mut self, bytes: &mut [u8], now: Time) -> Result<Verdict, Reason> {
+        let outer = outer(bytes)?;
+        let id = outer.gre.call_id;
+        let owner = self.config.owners.owner(id);
+        if owner != self.config.id {
+            return Ok(Verdict::HandOver(owner));
+        }
+        let Some(slot) = self.calls.find(outer.source, id) else {
+            return Err(self.stranger(id));
+        };
+        let result = self.call_packet(bytes, &outer, slot, now);
+        if result.is_err()
+            && let Some(call) = self.calls.get_mut(slot)
+        {
+            call.decap.dropped += 1;
+        }
+        result
+    }
+
+    #[cold]
+    fn stranger(&self, id: CallId) -> Reason {
+        if self.calls.has_id(id) {
+            Reason::WrongSource
+        } else {
+            Reason::UnknownCall
+        }
+    }
+
+    #[inline]
+    fn call_packet(
+        &mut self,
+        bytes: &mut [u8],
+        outer: &Outer,
+        slot: u32,
+        now: Time,
+    ) -> Result<Verdict, Reason> {
+        let call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
+        if call.decap.local != outer.destination {
+            return Err(Reason::WrongDestination);
+        }
+        call.decap.gre_received += 1;
+        call.decap.last_received = now;
+        if call.decap.capture {
+            self.captured.push(
+                &self.counters,
+                call.cold.call,
+                now,
+                CaptureSide::Outer,
+                Direction::Receive,
+                bytes,
+            );
+        }
+        if let Some(ack) = outer.gre.ack {
+            call.encap.sender.acknowledged(ack);
+        }
+        let Some(seq) = outer.gre.seq else {
+            self.counters.add(Total::AcksReceived, 1);
+            return Ok(Verdict::Done);
+        };
+        match call.decap.receiver.accept(seq) {
+            Arrival::First | Arrival::InOrder => {}
+            Arrival::Ahead { missing } => {
+                call.decap.mppe_missing = call.decap.mppe_missing.saturating_add(missing);
+                call.decap.missing += u64::from(missing);
+                self.counters.add(Total::Missing, u64::from(missing));
+            }
+            // RFC 2637 §4.3: never out of order.
+            Arrival::Duplicate => return Err(Reason::GreDuplicate),
+            Arrival::Late => return Err(Reason::GreLate),
+        }
+        call.decap.receiver.note_received(now);
+        if let Some(due) = call.decap.receiver.ack_due()
+            && (due <= now || !self.acks.contains(slot))
+        {
+            self.acks.insert(slot, due);
+        }
+        let payload = outer.gre.payload_range();
+        let (start, end) = (outer.at + payload.start, outer.at + payload.end);
+        if start == end {
+            return Err(Reason::EmptyPayload);
+        }
+        let frame = ppp::Frame::parse(&bytes[start..end]).map_err(|_| Reason::PppShort)?;
+        let at = start + frame.header_len;
+        match frame.protocol {
+            Protocol::IPV4 => {
+                match call.decap.gate {
+                    Gate::Plain => {}
+                    Gate::Closed => return Err(Reason::NotYetForwarding),
+                    Gate::Encrypted => return Err(Reason::PlainRefused),
+                }
+                self.inner(bytes, at, end, slot, now)
+            }
+            Protocol::COMPRESSED => {
+                decrypt(call, &mut bytes[at..end])?;
+                match call.decap.gate {
+                    Gate::Plain => {}
+                    Gate::Closed => return Err(Reason::NotYetForwarding),
+                    Gate::Encrypted if call.encap.encryptor.is_some() => {}
+                    Gate::Encrypted => return Err(Reason::NotYetEncrypted),
+                }
+                let at = at + turnpike_protocol::mppe::HEADER_LEN;
+                // It parsed, or it would not have been plausible.
+                let inner =
+                    ppp::Frame::parse_protocol(&bytes[at..end]).map_err(|_| Reason::MppeGarbage)?;
+                if inner.protocol != Protocol::IPV4 {
+                    return Err(Reason::UnknownInMppe);
+                }
+                self.inner(bytes, at + inner.header_len, end, slot, now)
+            }
+            protocol => self.control(bytes, (start, at, end), protocol, slot, now),
+        }
+    }
+
+    /// A control frame: up to the control plane. Resets of MPPE end here, as they are about the cipher.
+    #[cold]
+    fn control(
+        &mut self,
+        bytes: &mut [u8],
+        (start, at, end): (usize, usize, usize),
+        protocol: Protocol,
+        slot: u32,
+        now: Time,
+    ) -> Result<Verdict, Reason> {
+        let call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
+        if !call.cold.bucket.take(now) {
+            return Err(Reason::FrameRate);
+        }
+        if protocol == Protocol::CCP {
+            match ccp::judge_received(call, &bytes[at..end])? {
+                Answer::Forward => {}
+                Answer::Reset => {
+                    let len = at - start + ccp::make_reset_ack(&mut bytes[at..end]);
+                    self.counters.add(Total::ResetsAnswered, 1);
+                    return Ok(Verdict::Answer {
+                        at: start,
+                        len,
+                        slot,
+                    });
+                }
+            }
+        }
+        self.events.frame(call.cold.call, &bytes[start..end])?;
+        self.counters.add(Total::FramesReceived, 1);
+        if protocol == Protocol::CCP {
+            ccp::received(call, &bytes[at..end]);
+        }
+        Ok(Verdict::Done)
+    }
+
+    /// An inner packet in clear.
+    #[inline]
+    fn inner(
+        &mut self,
+        bytes: &mut [u8],
+        at: usize,
+        end: usize,
+        slot: u32,
+        now: Time,
+    ) -> Result<Verdict, Reason> {
+        let call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
+        let mut ip =
+            ipv4::Packet::new_checked(&mut bytes[at..end]).map_err(|_| Reason::InnerHeader)?;
+        let len = ip.total_len();
+        let plain_header = ip.header_len() == ipv4::HEADER_LEN;
+        // RFC 1812 §5.2.2: a router must verify it.
+        if !ip.verify_checksum() {
+            return Err(Reason::InnerChecksum);
+        }
+        let destination = ip.destination();
+        let server = self.config.role == Role::Server;
+        if server {
+            if ip.source() != call.decap.address {
+                return Err(Reason::Spoofed);
+            }
+        } else if destination != call.decap.address {
+            return Err(Reason::WrongInnerDestination);
+        }
+        call.decap.packets += 1;
+        call.decap.octets += len as u64;
+        if call.decap.capture {
+            self.captured.push(
+                &self.counters,
+                call.cold.call,
+                now,
+                CaptureSide::Inner,
+                Direction::Receive,
+                &bytes[at..at + len],
+            );
+        }
+        self.counters.add(Total::Decapsulated, 1);
+        if ip_protocol(&bytes[at..]) == ipv4::TCP
+            && tcp_mss::clamp(&mut bytes[at..at + len], call.decap.mss) == Clamped::Yes
+        {
+            self.counters.add(Total::MssClamped, 1);
+        }
+        let host = Verdict::Host { at, len };
+        if !server {
+            return Ok(host);
+        }
+        // Linux lowers the time to live of what it forwards, so only what bypasses it is lowered here; what would
+        // expire goes to Linux, which answers.
+        match self.routes.get(destination) {
+            Target::Call { call, slot } => {
+                ip = ipv4::Packet::new_checked(&mut bytes[at..end])
+                    .map_err(|_| Reason::InnerHeader)?;
+                if !ip.decrement_ttl() {
+                    return Ok(host);
+                }
+                Ok(Verdict::Call {
+                    at,
+                    len,
+                    call,
+                    slot,
+                })
+            }
+            _ if self.config.server_address == Some(destination) => Ok(host),
+            Target::Unused => Ok(Verdict::Unused { at, len }),
+            Target::Elsewhere => {
+                let Some(mac) = self.uplink.and_then(|hop| self.hops.mac(hop)) else {
+                    return Ok(host);
+                };
+                let fits = self
+                    .port(Port::Uplink)
+                    .is_some_and(|port| len <= usize::from(port.mtu));
+                if !fits || !plain_header || !is_global(destination) {
+                    return Ok(host);
+                }
+                ip = ipv4::Packet::new_checked(&mut bytes[at..end])
+                    .map_err(|_| Reason::InnerHeader)?;
+                if !ip.decrement_ttl() {
+                    return Ok(host);
+                }
+                Ok(Verdict::Uplink { at, len, mac })
+            }
+        }
+    }
+}
+
+/// Protocol of a checked IPv4 packet.
+fn ip_protocol(packet: &[u8]) -> u8 {
+    packet[9]
+}
+
+/// Whether a router may send packets for this address onwards: what is not goes to Linux, which knows what to do.
+fn is_global(address: Ipv4Addr) -> bool {
+    let first = address.octets()[0];
+    first != 0 && first < 224 && !address.is_loopback() && !address.is_link_local()
+}
+
+/// No slot is known for the call.
+pub(crate) const UNKNOWN_SLOT: u32 = NO_SLOT;

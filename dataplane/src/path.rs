@@ -1,0 +1,607 @@
+//! What moves frames: a worker's state and its device, and the ways a packet takes between tunnels and ports.
+
+use std::sync::Arc;
+
+use turnpike_protocol::wire::ethernet::{self, MacAddr};
+use turnpike_protocol::wire::icmp::{self, Message};
+use turnpike_protocol::wire::ipv4;
+use turnpike_protocol::wire::tcp_mss::{self, Clamped};
+use turnpike_protocol::{Role, Time};
+
+use crate::acks::{self, Acks};
+use crate::api::{CallRef, CaptureSide, Direction, Port, PortInfo, WorkerId};
+use crate::bucket::{Bucket, Limits};
+use crate::call::Calls;
+use crate::ccp;
+use crate::counters::{Counters, Reason, Total};
+use crate::decap::{UNKNOWN_SLOT, Verdict, may_be_inner};
+use crate::device::{Device, Frame, Refused};
+use crate::encap::{self, ROOM};
+use crate::fragment::Pieces;
+use crate::handoff::{Origin, Peers};
+use crate::next_hops::{Hop, NextHops};
+use crate::rings::{CaptureSender, EventSender};
+use crate::routes::{Routes, Target};
+use crate::worker::WorkerConfig;
+
+/// ICMP errors that one worker sends: as Linux does in all (`icmp_msgs_per_sec`).
+const ICMP_LIMITS: Limits = Limits {
+    burst: 50,
+    interval_ns: 1_000_000,
+};
+
+/// A worker's state, without its device: what packet functions work on.
+pub(crate) struct Core {
+    pub(crate) config: WorkerConfig,
+    pub(crate) calls: Calls,
+    pub(crate) routes: Routes,
+    pub(crate) hops: NextHops,
+    /// Next hop of inner packets, on the uplink.
+    pub(crate) uplink: Option<Hop>,
+    pub(crate) acks: Acks,
+    pub(crate) icmp: Bucket,
+    pub(crate) events: EventSender,
+    pub(crate) captured: CaptureSender,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        config: WorkerConfig,
+        events: EventSender,
+        captured: CaptureSender,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            calls: Calls::new(config.calls),
+            routes: Routes::new(config.routes),
+            // One for each call, a few for neighbours that no call uses.
+            hops: NextHops::new(config.calls + 1024),
+            uplink: None,
+            acks: Acks::new(config.calls),
+            icmp: Bucket::new(ICMP_LIMITS),
+            events,
+            captured,
+            counters,
+            config,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn port(&self, port: Port) -> Option<&PortInfo> {
+        self.config.ports[port as usize].as_ref()
+    }
+}
+
+/// How a frame came to the worker that has it now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Arrival {
+    /// Where it came from in the first place.
+    pub(crate) origin: Origin,
+    /// Another worker gave it here: it must not be given on.
+    pub(crate) handed_over: bool,
+}
+
+impl Arrival {
+    pub(crate) const fn port(port: Port) -> Self {
+        Self {
+            origin: Origin::Port(port),
+            handed_over: false,
+        }
+    }
+
+    const TUNNEL: Self = Self {
+        origin: Origin::Tunnel,
+        handed_over: false,
+    };
+}
+
+/// State and device.
+pub(crate) struct Path<D> {
+    pub(crate) core: Core,
+    pub(crate) peers: Peers,
+    pub(crate) device: D,
+}
+
+impl<D: Device> Path<D> {
+    /// Ends a frame under a name.
+    pub(crate) fn drop(&mut self, frame: Frame, reason: Reason) {
+        self.core.counters.dropped(reason);
+        self.device.release(frame);
+    }
+
+    #[inline]
+    fn transmit(&mut self, port: Port, frame: Frame) {
+        let octets = frame.len() as u64;
+        match self.device.transmit(port, frame) {
+            Ok(()) => self.core.counters.add_transmitted(port, 1, octets),
+            Err(refused) => self.core.counters.dropped(match refused {
+                Refused::Full => Reason::TransmitFull,
+                Refused::NoMemory => Reason::NoMemory,
+                Refused::NoPort => Reason::NoPort,
+            }),
+        }
+    }
+
+    /// Works on an Ethernet frame from anywhere.
+    #[inline]
+    pub(crate) fn receive(&mut self, frame: Frame, arrival: Arrival, now: Time) {
+        match arrival.origin {
+            Origin::Port(Port::Access) => self.receive_outer(frame, arrival, now),
+            Origin::Port(Port::Uplink | Port::Host) | Origin::Tunnel => {
+                self.route_inner(frame, arrival, now);
+            }
+        }
+    }
+
+    #[inline]
+    fn receive_outer(&mut self, mut frame: Frame, arrival: Arrival, now: Time) {
+        match self.core.decap(self.device.bytes(&mut frame), now) {
+            Ok(verdict) => self.carry_out(frame, verdict, arrival, now),
+            Err(reason) if may_be_inner(reason) && self.is_routed(&mut frame) => {
+                self.route_inner(frame, arrival, now);
+            }
+            Err(reason) => self.drop(frame, reason),
+        }
+    }
+
+    /// Whether a frame holds an inner packet for us.
+    fn is_routed(&mut self, frame: &mut Frame) -> bool {
+        let bytes = self.device.bytes(frame);
+        match ipv4::Packet::new_checked(&bytes[ethernet::HEADER_LEN..]) {
+            Ok(ip) => self.core.routes.get(ip.destination()) != Target::Elsewhere,
+            Err(_) => false,
+        }
+    }
+
+    #[inline]
+    fn carry_out(&mut self, mut frame: Frame, verdict: Verdict, arrival: Arrival, now: Time) {
+        match verdict {
+            Verdict::Done => self.device.release(frame),
+            Verdict::Host { at, len } => {
+                let mac = self.core.config.host_peer_mac;
+                self.leave(Port::Host, frame, at, len, mac);
+            }
+            Verdict::Uplink { at, len, mac } => self.leave(Port::Uplink, frame, at, len, mac),
+            Verdict::HandOver(owner) => {
+                // The octets have not been touched yet.
+                if arrival.handed_over {
+                    self.drop(frame, Reason::UnknownCall);
+                } else {
+                    self.hand_over(frame, owner, arrival.origin);
+                }
+            }
+            Verdict::Call {
+                at,
+                len,
+                call,
+                slot,
+            } => {
+                if cut_to_inner(&mut frame, at, len) {
+                    self.enter_call(frame, call, slot, Arrival::TUNNEL, now);
+                } else {
+                    self.drop(frame, Reason::NoHeadroom);
+                }
+            }
+            Verdict::Unused { at, len } => {
+                if cut_to_inner(&mut frame, at, len) {
+                    self.unused(frame, Arrival::TUNNEL, now);
+                } else {
+                    self.drop(frame, Reason::NoHeadroom);
+                }
+            }
+            Verdict::Answer { at, len, slot } => {
+                if frame.cut_front(at) && frame.set_len(len) {
+                    self.send_ppp(frame, slot, now);
+                } else {
+                    self.drop(frame, Reason::NoHeadroom);
+                }
+            }
+        }
+    }
+
+    /// Sends an inner packet out of a port.
+    #[inline]
+    fn leave(&mut self, port: Port, mut frame: Frame, at: usize, len: usize, mac: MacAddr) {
+        let Some(info) = self.core.port(port) else {
+            return self.drop(frame, Reason::NoPort);
+        };
+        let header = ethernet::Header {
+            destination: mac,
+            source: info.mac,
+            ethertype: ethernet::IPV4,
+        };
+        if !cut_to_inner(&mut frame, at, len) {
+            return self.drop(frame, Reason::NoHeadroom);
+        }
+        header.emit(self.device.bytes(&mut frame));
+        self.transmit(port, frame);
+    }
+
+    fn hand_over(&mut self, mut frame: Frame, owner: WorkerId, origin: Origin) {
+        let bytes = self.device.bytes(&mut frame);
+        if self.peers.hand_over(owner, origin, bytes) {
+            self.core.counters.add(Total::HandedOver, 1);
+            self.device.release(frame);
+        } else {
+            self.drop(frame, Reason::HandoffFull);
+        }
+    }
+
+    /// An Ethernet frame with an inner packet: finds its call.
+    #[inline]
+    fn route_inner(&mut self, mut frame: Frame, arrival: Arrival, now: Time) {
+        let bytes = self.device.bytes(&mut frame);
+        let Some((header, packet)) = bytes.split_at_checked(ethernet::HEADER_LEN) else {
+            return self.drop(frame, Reason::NotIpv4);
+        };
+        if header[12..] != ethernet::IPV4.to_be_bytes() {
+            return self.drop(frame, Reason::NotIpv4);
+        }
+        let Ok(ip) = ipv4::Packet::new_checked(packet) else {
+            return self.drop(frame, Reason::InnerHeader);
+        };
+        if !ip.verify_checksum() {
+            return self.drop(frame, Reason::InnerChecksum);
+        }
+        let (len, destination) = (ip.total_len(), ip.destination());
+        // A server routes by whom a packet is for. A client has one tunnel per address of its own.
+        let key = match self.core.config.role {
+            Role::Server => destination,
+            Role::Client => ip.source(),
+        };
+        let target = self.core.routes.get(key);
+        // Without the padding of the link.
+        if !frame.set_len(ethernet::HEADER_LEN + len) {
+            return self.drop(frame, Reason::InnerHeader);
+        }
+        match target {
+            Target::Call { call, slot } => self.enter_call(frame, call, slot, arrival, now),
+            _ if self.core.config.server_address == Some(destination)
+                && arrival.origin != Origin::Port(Port::Host) =>
+            {
+                let mac = self.core.config.host_peer_mac;
+                self.leave(Port::Host, frame, ethernet::HEADER_LEN, len, mac);
+            }
+            Target::Unused => self.unused(frame, arrival, now),
+            Target::Elsewhere => self.drop(frame, Reason::NoRoute),
+        }
+    }
+
+    /// An inner packet behind an Ethernet header, for a call of this worker or another one.
+    #[inline]
+    fn enter_call(
+        &mut self,
+        mut frame: Frame,
+        call: CallRef,
+        slot: u32,
+        arrival: Arrival,
+        now: Time,
+    ) {
+        let owner = self.core.config.owners.owner(call.id);
+        if owner != self.core.config.id {
+            if arrival.handed_over {
+                return self.drop(frame, Reason::NoRoute);
+            }
+            return self.hand_over(frame, owner, arrival.origin);
+        }
+        let Some(slot) = self.core.calls.slot(&call, slot) else {
+            return self.drop(frame, Reason::NoRoute);
+        };
+        let Some(known) = self.core.calls.get_mut(slot) else {
+            return self.drop(frame, Reason::NoRoute);
+        };
+        let packet = &mut self.device.bytes(&mut frame)[ethernet::HEADER_LEN..];
+        let len = packet.len();
+        // Linux did it for what comes from the host port, and decap for what comes out of a tunnel.
+        let lower_ttl = match arrival.origin {
+            Origin::Port(Port::Access | Port::Uplink) => self.core.config.role == Role::Server,
+            Origin::Port(Port::Host) | Origin::Tunnel => false,
+        };
+        let Ok(mut ip) = ipv4::Packet::new_checked(&mut *packet) else {
+            return self.drop(frame, Reason::InnerHeader);
+        };
+        if lower_ttl && ip.ttl() <= 1 {
+            // Linux answers.
+            if !self.device.has(Port::Host) {
+                return self.drop(frame, Reason::TtlExpired);
+            }
+            let mac = self.core.config.host_peer_mac;
+            return self.leave(Port::Host, frame, ethernet::HEADER_LEN, len, mac);
+        }
+        let mtu = known.encap.mtu;
+        if len > usize::from(mtu) {
+            if ip.dont_fragment() {
+                known.encap.dropped += 1;
+                let message = Message::FragmentationNeeded { mtu };
+                return self.refuse(frame, message, Reason::TooBig, arrival, now);
+            }
+            if lower_ttl {
+                let _ = ip.decrement_ttl();
+            }
+            return self.fragment(frame, slot, usize::from(mtu), now);
+        }
+        if lower_ttl {
+            let _ = ip.decrement_ttl();
+        }
+        if ip.protocol() == ipv4::TCP && tcp_mss::clamp(packet, known.decap.mss) == Clamped::Yes {
+            self.core.counters.add(Total::MssClamped, 1);
+        }
+        if frame.cut_front(ethernet::HEADER_LEN) {
+            self.encap(frame, slot, now);
+        } else {
+            self.drop(frame, Reason::NoHeadroom);
+        }
+    }
+
+    /// Puts an inner packet, which fills the frame and fits the tunnel, into its call.
+    #[inline]
+    fn encap(&mut self, mut frame: Frame, slot: u32, now: Time) {
+        if !frame.grow_front(ROOM) {
+            return self.drop(frame, Reason::NoHeadroom);
+        }
+        let Some(call) = self.core.calls.get_mut(slot) else {
+            return self.drop(frame, Reason::NoRoute);
+        };
+        let bytes = self.device.bytes(&mut frame);
+        if call.encap.capture {
+            self.core.captured.push(
+                &self.core.counters,
+                call.cold.call,
+                now,
+                CaptureSide::Inner,
+                Direction::Transmit,
+                &bytes[ROOM..],
+            );
+        }
+        let result = match self.core.hops.mac(call.encap.hop) {
+            Some(mac) => encap::inner(call, bytes, ROOM, mac),
+            None => Err(Reason::NoNeighbour),
+        };
+        match result {
+            Ok(start) => {
+                self.core.counters.add(Total::Encapsulated, 1);
+                self.send_outer(frame, start, slot, now);
+            }
+            Err(reason) => {
+                call.encap.dropped += 1;
+                self.drop(frame, reason);
+            }
+        }
+    }
+
+    /// Sends a GRE packet of a call: an Ethernet frame that begins at `start`.
+    #[inline]
+    fn send_outer(&mut self, mut frame: Frame, start: usize, slot: u32, now: Time) {
+        if !frame.cut_front(start) {
+            return self.drop(frame, Reason::NoHeadroom);
+        }
+        if let Some(call) = self.core.calls.get_mut(slot)
+            && call.encap.capture
+        {
+            self.core.captured.push(
+                &self.core.counters,
+                call.cold.call,
+                now,
+                CaptureSide::Outer,
+                Direction::Transmit,
+                self.device.bytes(&mut frame),
+            );
+        }
+        self.transmit(Port::Access, frame);
+    }
+
+    /// Sends a PPP frame, which fills the frame, to the peer of a call.
+    fn send_ppp(&mut self, mut frame: Frame, slot: u32, now: Time) {
+        if !frame.grow_front(ROOM) {
+            return self.drop(frame, Reason::NoHeadroom);
+        }
+        let Some(call) = self.core.calls.get_mut(slot) else {
+            return self.drop(frame, Reason::UnknownCall);
+        };
+        let bytes = self.device.bytes(&mut frame);
+        let result = match self.core.hops.mac(call.encap.hop) {
+            Some(mac) => encap::wrap(call, bytes, ROOM, mac),
+            None => Err(Reason::NoNeighbour),
+        };
+        match result {
+            Ok(start) => {
+                self.core.counters.add(Total::FramesSent, 1);
+                self.send_outer(frame, start, slot, now);
+            }
+            Err(reason) => {
+                call.encap.dropped += 1;
+                self.drop(frame, reason);
+            }
+        }
+    }
+
+    /// Sends a control frame of the control plane's.
+    pub(crate) fn send_control(&mut self, slot: u32, octets: &[u8], now: Time) {
+        let Some(mut frame) = self.device.allocate(Port::Access) else {
+            return self.core.counters.dropped(Reason::NoMemory);
+        };
+        if !frame.set_len(octets.len()) {
+            return self.drop(frame, Reason::FrameTooLong);
+        }
+        self.device.bytes(&mut frame).copy_from_slice(octets);
+        self.send_ppp(frame, slot, now);
+        // Keys start after the frame that they start with; one that got no further is like one that the network lost.
+        if let Some(call) = self.core.calls.get_mut(slot) {
+            ccp::sent_frame(call, octets);
+        }
+    }
+
+    /// Sends what calls are owed.
+    pub(crate) fn send_acks(&mut self, now: Time) {
+        while let Some(slot) = self.core.acks.expire(now) {
+            let Some(call) = self.core.calls.get_mut(slot) else {
+                continue;
+            };
+            // Data may have carried it meanwhile, and more may have come since.
+            match call.decap.receiver.ack_due() {
+                None => continue,
+                Some(due) if acks::is_later(due, now) => {
+                    self.core.acks.insert(slot, due);
+                    continue;
+                }
+                Some(_) => {}
+            }
+            let Some(mac) = self.core.hops.mac(call.encap.hop) else {
+                // The next packet from the peer asks again.
+                let _ = call.decap.receiver.ack_to_send();
+                self.core.counters.dropped(Reason::NoNeighbour);
+                continue;
+            };
+            let Some(mut frame) = self.device.allocate(Port::Access) else {
+                let _ = call.decap.receiver.ack_to_send();
+                self.core.counters.dropped(Reason::NoMemory);
+                continue;
+            };
+            let grown = frame.grow_front(ROOM);
+            match encap::acknowledge(call, self.device.bytes(&mut frame), mac) {
+                Some(Ok(start)) if grown => {
+                    self.core.counters.add(Total::AcksSent, 1);
+                    self.send_outer(frame, start, slot, now);
+                }
+                Some(_) => self.drop(frame, Reason::NoHeadroom),
+                None => self.device.release(frame),
+            }
+        }
+    }
+
+    /// A packet for an address of ours that no call has.
+    #[cold]
+    fn unused(&mut self, frame: Frame, arrival: Arrival, now: Time) {
+        let message = Message::HostUnreachable;
+        self.refuse(frame, message, Reason::PoolWithoutCall, arrival, now);
+    }
+
+    /// Drops an inner packet behind an Ethernet header and tells its source, in the same frame, where it came from.
+    #[cold]
+    fn refuse(
+        &mut self,
+        mut frame: Frame,
+        message: Message,
+        reason: Reason,
+        arrival: Arrival,
+        now: Time,
+    ) {
+        self.core.counters.dropped(reason);
+        let Some(source) = self.icmp_source(&mut frame) else {
+            self.core.counters.add(Total::IcmpSuppressed, 1);
+            return self.device.release(frame);
+        };
+        if !self.core.icmp.take(now) {
+            self.core.counters.add(Total::IcmpSuppressed, 1);
+            return self.device.release(frame);
+        }
+        let sender = sender(self.device.bytes(&mut frame));
+        let len = (frame.cut_front(ethernet::HEADER_LEN) && frame.grow_front(icmp::OVERHEAD))
+            .then(|| icmp::emit_in_front(message, source, self.device.bytes(&mut frame)))
+            .flatten();
+        let Some(len) = len else {
+            self.core.counters.add(Total::IcmpSuppressed, 1);
+            return self.device.release(frame);
+        };
+        if !frame.set_len(len) || !frame.grow_front(ethernet::HEADER_LEN) {
+            self.core.counters.add(Total::IcmpSuppressed, 1);
+            return self.device.release(frame);
+        }
+        self.core.counters.add(Total::IcmpSent, 1);
+        match arrival.origin {
+            Origin::Port(port) => self.leave(port, frame, ethernet::HEADER_LEN, len, sender),
+            Origin::Tunnel => {
+                let bytes = self.device.bytes(&mut frame);
+                bytes[12..14].copy_from_slice(&ethernet::IPV4.to_be_bytes());
+                self.route_inner(frame, Arrival::TUNNEL, now);
+            }
+        }
+    }
+
+    /// The source of ICMP errors about a packet: our inner address, or as a client that has none yet the packet's own
+    /// destination, which its sender surely has a route to. None when the packet cannot be read.
+    fn icmp_source(&mut self, frame: &mut Frame) -> Option<core::net::Ipv4Addr> {
+        let packet = self.device.bytes(frame).get(ethernet::HEADER_LEN..)?;
+        let destination = ipv4::Packet::new_checked(packet).ok()?.destination();
+        Some(self.core.config.server_address.unwrap_or(destination))
+    }
+
+    /// Sends a packet behind an Ethernet header in pieces.
+    #[cold]
+    fn fragment(&mut self, mut frame: Frame, slot: u32, mtu: usize, now: Time) {
+        // On the stack, because the pieces go into other frames of the same device.
+        let mut packet = [0; crate::device::MAX_LEN];
+        let bytes = self.device.bytes(&mut frame);
+        let len = bytes.len() - ethernet::HEADER_LEN;
+        packet[..len].copy_from_slice(&bytes[ethernet::HEADER_LEN..]);
+        let Some(mut pieces) = Pieces::new(&packet[..len], mtu) else {
+            return self.drop(frame, Reason::FragmentFailed);
+        };
+        self.device.release(frame);
+        loop {
+            let Some(mut piece) = self.device.allocate(Port::Access) else {
+                return self.core.counters.dropped(Reason::NoMemory);
+            };
+            let _ = piece.set_len(mtu.min(crate::device::MAX_LEN));
+            let Some(len) = pieces.next_into(self.device.bytes(&mut piece)) else {
+                return self.device.release(piece);
+            };
+            let _ = piece.set_len(len);
+            self.core.counters.add(Total::FragmentsMade, 1);
+            self.encap(piece, slot, now);
+        }
+    }
+
+    /// An Ethernet frame or IPv4 datagram that comes from another worker or back from Linux.
+    pub(crate) fn receive_copy(
+        &mut self,
+        octets: &[u8],
+        header: bool,
+        arrival: Arrival,
+        now: Time,
+    ) {
+        let front = if header { 0 } else { ethernet::HEADER_LEN };
+        let Some(mut frame) = self.device.allocate(Port::Access) else {
+            return self.core.counters.dropped(Reason::NoMemory);
+        };
+        if !frame.set_len(front + octets.len()) {
+            return self.drop(frame, Reason::DatagramTooLong);
+        }
+        let bytes = self.device.bytes(&mut frame);
+        if !header {
+            ethernet::Header {
+                destination: self.core.config.ports[Port::Access as usize]
+                    .map_or(MacAddr::default(), |port| port.mac),
+                source: MacAddr::default(),
+                ethertype: ethernet::IPV4,
+            }
+            .emit(bytes);
+        }
+        bytes[front..].copy_from_slice(octets);
+        self.receive(frame, arrival, now);
+    }
+
+    /// Adds a route; its call may be this worker's.
+    pub(crate) fn add_route(&mut self, prefix: ipnet::Ipv4Net, call: CallRef) -> bool {
+        let slot = self
+            .core
+            .calls
+            .slot(&call, UNKNOWN_SLOT)
+            .unwrap_or(UNKNOWN_SLOT);
+        self.core.routes.add(prefix, call, slot)
+    }
+}
+
+/// Cuts a frame to an inner packet and room for an Ethernet header, which is not written yet.
+#[inline]
+fn cut_to_inner(frame: &mut Frame, at: usize, len: usize) -> bool {
+    at >= ethernet::HEADER_LEN
+        && frame.cut_front(at - ethernet::HEADER_LEN)
+        && frame.set_len(ethernet::HEADER_LEN + len)
+}
+
+/// Who sent an Ethernet frame.
+fn sender(bytes: &[u8]) -> MacAddr {
+    ethernet::Packet::new_checked(bytes).map_or(MacAddr::default(), |frame| frame.source())
+}

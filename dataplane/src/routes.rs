@@ -1,0 +1,224 @@
+//! Inner addresses to calls.
+
+use core::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::api::CallRef;
+use crate::table::Table;
+
+/// Routes shorter than one address, at most; they are scanned.
+const MAX_PREFIXES: usize = 256;
+
+/// Address ranges that are ours, at most.
+const MAX_POOLS: usize = 4096;
+
+/// What stands behind an inner address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Target {
+    /// A call; also where it may be found in this worker's slots, if it was there when the route was made.
+    Call { call: CallRef, slot: u32 },
+    /// An address of ours that no call has.
+    Unused,
+    /// Somebody else's.
+    Elsewhere,
+}
+
+#[derive(Clone, Copy)]
+struct Route {
+    call: CallRef,
+    slot: u32,
+}
+
+/// The routes of one worker; every worker has a copy.
+pub(crate) struct Routes {
+    exact: Table<u32>,
+    routes: Box<[Option<Route>]>,
+    free: Vec<u32>,
+    /// Longest first.
+    prefixes: Vec<(Ipv4Net, Route)>,
+    /// First and last address; sorted, disjoint.
+    pools: Vec<(u32, u32)>,
+}
+
+impl Routes {
+    /// Room for this many routes to single addresses, allocated now.
+    pub(crate) fn new(limit: usize) -> Self {
+        let count = u32::try_from(limit).unwrap_or(u32::MAX - 1);
+        Self {
+            exact: Table::new(limit),
+            routes: vec![None; limit].into_boxed_slice(),
+            free: (0..count).rev().collect(),
+            prefixes: Vec::with_capacity(MAX_PREFIXES),
+            pools: Vec::with_capacity(MAX_POOLS),
+        }
+    }
+
+    /// Adds or replaces a route. False when there is no room.
+    #[must_use]
+    pub(crate) fn add(&mut self, prefix: Ipv4Net, call: CallRef, slot: u32) -> bool {
+        let prefix = prefix.trunc();
+        let route = Route { call, slot };
+        if prefix.prefix_len() < 32 {
+            if let Some(known) = self.prefixes.iter_mut().find(|known| known.0 == prefix) {
+                known.1 = route;
+                return true;
+            }
+            if self.prefixes.len() == MAX_PREFIXES {
+                return false;
+            }
+            let at = self
+                .prefixes
+                .partition_point(|known| known.0.prefix_len() >= prefix.prefix_len());
+            self.prefixes.insert(at, (prefix, route));
+            return true;
+        }
+        let key = prefix.addr().to_bits();
+        let at = match self.exact.get(key) {
+            Some(at) => at,
+            None => match self.free.pop() {
+                Some(at) => at,
+                None => return false,
+            },
+        };
+        self.routes[at as usize] = Some(route);
+        self.exact.insert(key, at)
+    }
+
+    /// Takes a route back; unknown ones are none.
+    pub(crate) fn remove(&mut self, prefix: Ipv4Net) {
+        let prefix = prefix.trunc();
+        if prefix.prefix_len() < 32 {
+            self.prefixes.retain(|known| known.0 != prefix);
+        } else if let Some(at) = self.exact.remove(prefix.addr().to_bits()) {
+            self.routes[at as usize] = None;
+            self.free.push(at);
+        }
+    }
+
+    /// Marks addresses as ours. False when there is no room.
+    #[must_use]
+    pub(crate) fn add_pool(&mut self, prefix: Ipv4Net) -> bool {
+        let mut first = prefix.network().to_bits();
+        let mut last = prefix.broadcast().to_bits();
+        self.pools.retain(|(from, to)| {
+            // Merge what overlaps or touches.
+            let touches = *from <= last.saturating_add(1) && first <= to.saturating_add(1);
+            if touches {
+                first = first.min(*from);
+                last = last.max(*to);
+            }
+            !touches
+        });
+        if self.pools.len() == MAX_POOLS {
+            return false;
+        }
+        let at = self.pools.partition_point(|(from, _)| *from < first);
+        self.pools.insert(at, (first, last));
+        true
+    }
+
+    /// What stands behind an address: the longest match.
+    #[inline]
+    pub(crate) fn get(&self, address: Ipv4Addr) -> Target {
+        let bits = address.to_bits();
+        if let Some(at) = self.exact.get(bits)
+            && let Some(Route { call, slot }) = self.routes[at as usize]
+        {
+            return Target::Call { call, slot };
+        }
+        if !self.prefixes.is_empty()
+            && let Some((_, Route { call, slot })) =
+                self.prefixes.iter().find(|(p, _)| p.contains(&address))
+        {
+            return Target::Call {
+                call: *call,
+                slot: *slot,
+            };
+        }
+        let after = self.pools.partition_point(|(from, _)| *from <= bits);
+        match after.checked_sub(1).map(|at| self.pools[at]) {
+            Some((_, to)) if bits <= to => Target::Unused,
+            _ => Target::Elsewhere,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use turnpike_protocol::CallId;
+
+    use super::*;
+
+    fn call(id: u16) -> CallRef {
+        CallRef {
+            local: Ipv4Addr::new(192, 0, 2, 1),
+            peer: Ipv4Addr::new(192, 0, 2, 2),
+            id: CallId(id),
+        }
+    }
+
+    fn net(text: &str) -> Ipv4Net {
+        text.parse().unwrap()
+    }
+
+    fn id(routes: &Routes, address: &str) -> Option<u16> {
+        match routes.get(address.parse().unwrap()) {
+            Target::Call { call, .. } => Some(call.id.0),
+            Target::Unused | Target::Elsewhere => None,
+        }
+    }
+
+    #[test]
+    fn the_longest_match_wins_and_pools_come_last() {
+        let mut routes = Routes::new(2);
+        assert!(routes.add_pool(net("10.0.0.0/16")));
+        assert!(routes.add(net("10.0.1.0/24"), call(1), 1));
+        assert!(routes.add(net("10.0.1.0/28"), call(2), 2));
+        assert!(routes.add(net("10.0.1.7/32"), call(3), 3));
+        assert_eq!(id(&routes, "10.0.1.7"), Some(3));
+        assert_eq!(id(&routes, "10.0.1.8"), Some(2));
+        assert_eq!(id(&routes, "10.0.1.16"), Some(1));
+        assert_eq!(routes.get(Ipv4Addr::new(10, 0, 2, 1)), Target::Unused);
+        assert_eq!(routes.get(Ipv4Addr::new(10, 1, 0, 0)), Target::Elsewhere);
+        routes.remove(net("10.0.1.7/32"));
+        assert_eq!(id(&routes, "10.0.1.7"), Some(2));
+        routes.remove(net("10.0.1.0/28"));
+        assert_eq!(id(&routes, "10.0.1.7"), Some(1));
+        routes.remove(net("10.0.1.0/24"));
+        assert_eq!(routes.get(Ipv4Addr::new(10, 0, 1, 7)), Target::Unused);
+    }
+
+    #[test]
+    fn room_is_bounded_and_comes_back() {
+        let mut routes = Routes::new(1);
+        for n in 0..9 {
+            assert!(routes.add(net("10.0.0.1/32"), call(n), 0), "replaces");
+            assert!(!routes.add(net("10.0.0.2/32"), call(n), 0));
+            routes.remove(net("10.0.0.1/32"));
+            assert!(routes.add(net("10.0.0.2/32"), call(n), 0));
+            routes.remove(net("10.0.0.2/32"));
+        }
+    }
+
+    #[test]
+    fn pools_merge() {
+        let mut routes = Routes::new(1);
+        for prefix in [
+            "10.0.0.0/24",
+            "10.0.2.0/24",
+            "10.0.1.0/24",
+            "10.0.0.0/8",
+            "0.0.0.0/1",
+        ] {
+            assert!(routes.add_pool(net(prefix)));
+        }
+        assert_eq!(routes.pools, [(0, 0x7fff_ffff)]);
+        assert!(routes.add_pool(net("255.255.255.255/32")));
+        assert_eq!(routes.get(Ipv4Addr::BROADCAST), Target::Unused);
+        assert_eq!(
+            routes.get(Ipv4Addr::new(255, 255, 255, 254)),
+            Target::Elsewhere
+        );
+    }
+}
