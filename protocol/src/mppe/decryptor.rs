@@ -46,11 +46,23 @@ struct Ahead {
     link: Link,
     /// Packets opened and not judged.
     pending: u32,
-    /// The last of them: key changes of its key and [`Decryptor::numbers`] just after it.
-    opened: (u64, u64),
-    /// The last long gap was judged implausible: try the short one that has the same count.
-    doubt: bool,
+    /// The last of them.
+    opened: Place,
+    /// The GRE numbers leave no other place for it, or it continues `trial`.
+    sure: bool,
+    /// A place that was guessed, and at which a packet was plausible. Garbage is so now and then: it takes the next
+    /// packet to settle there.
+    trial: Option<Place>,
+    /// How many guesses failed, modulo 4; see [`lost`].
+    doubt: u8,
     credit: u64,
+}
+
+/// A packet's place: the key changes up to its key, and [`Decryptor::numbers`] just after it.
+#[derive(Clone, Copy)]
+struct Place {
+    changes: u64,
+    numbers: u64,
 }
 
 /// Stateful: tables that run on.
@@ -95,8 +107,13 @@ impl Decryptor {
             Mode::Stateless => State::Stateless(Ahead {
                 link: link.clone(),
                 pending: 0,
-                opened: (0, 0),
-                doubt: false,
+                opened: Place {
+                    changes: 0,
+                    numbers: 0,
+                },
+                sure: false,
+                trial: None,
+                doubt: 0,
                 credit: CREDIT_MAX,
             }),
             Mode::Stateful => State::Stateful(Running {
@@ -157,13 +174,9 @@ impl Decryptor {
                     // The last of a batch decides; if it fails, the gap to the next plausible packet is just longer.
                     return;
                 }
-                let (changes, numbers) = ahead.opened;
-                if !plausible {
-                    ahead.doubt = !ahead.doubt;
-                } else if ahead.link.changes == changes {
-                    ahead.doubt = false;
+                if ahead.judge(plausible) {
                     self.link = ahead.link.clone();
-                    self.numbers -= numbers;
+                    self.numbers -= ahead.opened.numbers;
                 }
             }
             State::Stateful(running) => {
@@ -184,16 +197,22 @@ impl Decryptor {
 
 /// How many packets before the one with `count` were lost, when `expected` is the count after the last one and `gap` GRE
 /// numbers lie between. None: it is a late one.
-fn lost(expected: u64, count: u64, gap: u64, doubt: bool) -> Option<u64> {
+///
+/// The count leaves a choice of numbers 4096 apart; `doubt` says how many guesses have failed.
+fn lost(expected: u64, count: u64, gap: u64, doubt: u8) -> Option<u64> {
     let least = (count + COUNTS - expected % COUNTS) % COUNTS;
-    if gap >= least && !doubt {
-        // The largest number that the gap allows: not all that is missing need have been MPPE packets.
-        Some(least + (gap - least) / COUNTS * COUNTS)
-    } else if gap >= least || least < LATE {
-        // A sender may also lose packets between MPPE and GRE.
-        Some(least)
-    } else {
-        None
+    // Not all that is missing need have been MPPE packets: the largest number that the gap allows.
+    let within = gap
+        .checked_sub(least)
+        .map(|more| least + more / COUNTS * COUNTS);
+    // A sender may also lose packets between MPPE and GRE: the smallest number beyond the gap.
+    let beyond = within.map_or(least, |within| within + COUNTS);
+    let near = (beyond - gap < LATE).then_some(beyond);
+    match doubt {
+        0 => within.or(near),
+        1 => near.or(within),
+        2 => within.map(|_| least).or(near),
+        _ => within.map(|_| beyond).or(near),
     }
 }
 
@@ -208,8 +227,21 @@ impl Ahead {
     ) -> Result<Cipher<'static>, Refusal> {
         self.credit = (self.credit + CREDIT_PER_PACKET).min(CREDIT_MAX);
         // RFC 3078 §7.1: packet 0 uses the key after one change, so the next count is the number of changes so far.
-        let lost = lost(settled.changes, count, gap, self.doubt).ok_or(Refusal::Late)?;
-        let changes = settled.changes + lost + 1;
+        let tried = self.trial.and_then(|trial| {
+            Some(trial.changes + lost(trial.changes, count, gap - trial.numbers, 0)? + 1)
+        });
+        let changes = match tried {
+            Some(changes) => {
+                self.sure = true;
+                changes
+            }
+            None => {
+                let lost = lost(settled.changes, count, gap, self.doubt).ok_or(Refusal::Late)?;
+                self.trial = None;
+                self.sure = lost <= gap && gap < COUNTS;
+                settled.changes + lost + 1
+            }
+        };
         if self.link.changes > changes {
             self.link = settled.clone();
         }
@@ -221,8 +253,30 @@ impl Ahead {
             return Err(Refusal::TooFarAhead);
         }
         self.pending += 1;
-        self.opened = (changes, numbers);
+        self.opened = Place { changes, numbers };
         Ok(Cipher::Fresh(self.link.key.clone()))
+    }
+
+    /// Whether the last packet opened, with `link` at its key, is where to go on from for good.
+    fn judge(&mut self, plausible: bool) -> bool {
+        if !plausible {
+            self.doubt = if self.trial.take().is_some() {
+                0
+            } else {
+                (self.doubt + 1) % 4
+            };
+            return false;
+        }
+        if self.link.changes != self.opened.changes {
+            return false;
+        }
+        if !self.sure {
+            self.trial = Some(self.opened);
+            return false;
+        }
+        self.trial = None;
+        self.doubt = 0;
+        true
     }
 }
 
@@ -236,7 +290,7 @@ impl Running {
         gap: u64,
         numbers: u64,
     ) -> Result<Cipher<'_>, Refusal> {
-        let lost = lost(self.expected, count, gap, false);
+        let lost = lost(self.expected, count, gap, 0);
         let flag = count % FLAG_INTERVAL == FLAG_INTERVAL - 1;
         if !flushed {
             if flag || self.waiting || lost != Some(0) || self.opened.is_some() {
