@@ -5,10 +5,15 @@ pub mod api;
 pub mod counters;
 pub mod device;
 pub mod mem;
+pub mod netdev;
+pub mod ports;
 pub mod rings;
 pub mod thread;
 pub mod wake;
 pub mod worker;
+pub mod xdp;
+#[allow(unsafe_code, reason = "rings and memory shared with the kernel")]
+pub mod xsk;
 
 mod acks;
 mod bucket;

@@ -16,7 +16,7 @@ pub static OBJECT: &[u8] = {
 /// Name of the program in the object.
 pub const PROGRAM: &str = "pptp";
 
-/// The XSKMAP: [`Port::sockets`] + receive queue -> AF_XDP socket.
+/// The XSKMAP: [`Port::gre_sockets`] or [`Port::pool_sockets`] + receive queue -> AF_XDP socket.
 pub const SOCKETS: &str = "SOCKETS";
 /// Hash: interface index (host byte order) -> [`Port`].
 pub const PORTS: &str = "PORTS";
@@ -34,7 +34,7 @@ pub const MAX_QUEUES: u32 = 64;
 /// Local addresses at most.
 pub const MAX_LOCAL: u32 = 1024;
 /// Pool prefixes at most.
-pub const MAX_POOL: u32 = 4096;
+pub const MAX_POOL: u32 = 65536;
 
 /// [`Port::roles`]: clients' GRE arrives here.
 pub const ROLE_ACCESS: u32 = 1;
@@ -47,14 +47,27 @@ pub const ROLE_POOL: u32 = 2;
 pub struct Port {
     /// [`ROLE_ACCESS`] and [`ROLE_POOL`], or both for a NIC that is access and uplink.
     pub roles: u32,
-    /// Index in [`SOCKETS`] of this interface's queue 0.
-    pub sockets: u32,
+    /// Index in [`SOCKETS`] of the socket for calls' GRE on queue 0; the other queues' follow.
+    pub gre_sockets: u32,
+    /// Index in [`SOCKETS`] of the socket for pool traffic on queue 0. A NIC that is access and uplink has two
+    /// sockets on each queue, so that nobody has to sort its packets again.
+    pub pool_sockets: u32,
+    /// Our link-layer address there, then two octets of nothing. What is sent to another one (a bridge that floods)
+    /// is not for us.
+    pub mac: [u8; 8],
 }
 
-impl From<Port> for [u32; 2] {
+impl From<Port> for [u32; 5] {
     /// The octets of a map value are those of this array; loaders know arrays as plain data.
     fn from(port: Port) -> Self {
-        [port.roles, port.sockets]
+        let [a, b, c, d, e, f, g, h] = port.mac;
+        [
+            port.roles,
+            port.gre_sockets,
+            port.pool_sockets,
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+        ]
     }
 }
 
@@ -92,6 +105,7 @@ verdicts! {
     NotIpv4 = "not_ipv4", "ARP, IPv6 and other link-layer types: to Linux";
     Vlan = "vlan", "one VLAN tag: to Linux";
     QinQ = "qinq", "two VLAN tags: to Linux";
+    OtherMac = "other_mac", "IPv4 to another link-layer address than the port's: to Linux, which drops it or not";
     ShortFrame = "short_frame", "too short for Ethernet and IPv4, or cut: to Linux";
     GreOptions = "gre_ip_options", "GRE to us behind IP options: to Linux and its raw socket";
     GreFragment = "gre_fragment", "GRE to us in fragments: to Linux, which reassembles";

@@ -45,30 +45,27 @@ pub fn pptp(ctx: XdpContext) -> u32 {
         count(Verdict::UnknownPort);
         return xdp_action::XDP_PASS;
     };
-    let verdict = classify(&ctx, port.roles);
+    let verdict = classify(&ctx, port);
     count(verdict);
-    match verdict {
-        Verdict::Gre | Verdict::Pool if queue < shared::MAX_QUEUES => {
-            let slot = port.sockets.wrapping_add(queue);
-            match SOCKETS.redirect(slot, u64::from(xdp_action::XDP_PASS)) {
-                Ok(action) => action,
-                Err(_) => {
-                    count(Verdict::NoSocket);
-                    xdp_action::XDP_PASS
-                }
-            }
-        }
-        Verdict::Gre | Verdict::Pool => {
-            count(Verdict::NoSocket);
-            xdp_action::XDP_PASS
-        }
-        _ => xdp_action::XDP_PASS,
+    let first = match verdict {
+        Verdict::Gre => port.gre_sockets,
+        Verdict::Pool => port.pool_sockets,
+        _ => return xdp_action::XDP_PASS,
+    };
+    if queue < shared::MAX_QUEUES
+        && let Ok(action) =
+            SOCKETS.redirect(first.wrapping_add(queue), u64::from(xdp_action::XDP_PASS))
+    {
+        return action;
     }
+    count(Verdict::NoSocket);
+    xdp_action::XDP_PASS
 }
 
-/// The verdict on one packet, by its headers and the roles of its port.
+/// The verdict on one packet, by its headers and its port.
 #[inline(always)]
-fn classify(ctx: &XdpContext, roles: u32) -> Verdict {
+fn classify(ctx: &XdpContext, port: &shared::Port) -> Verdict {
+    let roles = port.roles;
     let Some(ethertype) = read::<[u8; 2]>(ctx, 12) else {
         return Verdict::ShortFrame;
     };
@@ -88,6 +85,13 @@ fn classify(ctx: &XdpContext, roles: u32) -> Verdict {
     let total_len = u16::from_be_bytes([ip[2], ip[3]]) as usize;
     if ip[0] >> 4 != 4 || total_len < IPV4 || ctx.data() + ETHERNET + total_len > ctx.data_end() {
         return Verdict::ShortFrame;
+    }
+    let Some(mac) = read::<[u8; 6]>(ctx, 0) else {
+        return Verdict::ShortFrame;
+    };
+    let [a, b, c, d, e, f, ..] = port.mac;
+    if mac != [a, b, c, d, e, f] {
+        return Verdict::OtherMac;
     }
     let destination = [ip[16], ip[17], ip[18], ip[19]];
     if roles & shared::ROLE_ACCESS != 0 && ip[9] == PROTOCOL_GRE {

@@ -41,9 +41,14 @@ impl Program {
             .unwrap();
         program.load().expect("the verifier takes the program");
         let mut this = Self { ebpf };
-        let port = shared::Port { roles, sockets: 0 };
-        this.hash::<u32, [u32; 2]>(shared::PORTS)
-            .insert(LOOPBACK, <[u32; 2]>::from(port), 0)
+        let port = shared::Port {
+            roles,
+            gre_sockets: 0,
+            pool_sockets: shared::MAX_QUEUES,
+            mac: [2, 0, 0, 0, 0, 1, 0, 0],
+        };
+        this.hash::<u32, [u32; 5]>(shared::PORTS)
+            .insert(LOOPBACK, <[u32; 5]>::from(port), 0)
             .unwrap();
         this.hash::<[u8; 4], u32>(shared::LOCAL)
             .insert(US, 1, 0)
@@ -227,6 +232,9 @@ fn what_is_not_ours_goes_to_linux_each_under_its_own_counter() {
     program.passes(&ethernet(&[], [8, 0], &tcp), Verdict::Other);
     program.passes(&ethernet(&[], [8, 6], &[0; 28]), Verdict::NotIpv4);
     program.passes(&ethernet(&[], [0x86, 0xdd], &[0x60; 40]), Verdict::NotIpv4);
+    let mut elsewhere = to_us(&gre());
+    elsewhere[5] = 9;
+    program.passes(&elsewhere, Verdict::OtherMac);
     // A pool's packets are taken only where the port has that role.
     let pool = ipv4(17, IN_POOL, [0, 0], &[], &[0; 8]);
     program.passes(&ethernet(&[], [8, 0], &pool), Verdict::Other);
@@ -298,7 +306,7 @@ fn an_interface_that_is_no_port_is_left_alone() {
         return;
     };
     program
-        .hash::<u32, [u32; 2]>(shared::PORTS)
+        .hash::<u32, [u32; 5]>(shared::PORTS)
         .remove(&LOOPBACK)
         .unwrap();
     program.passes(&to_us(&gre()), Verdict::UnknownPort);

@@ -1,0 +1,200 @@
+//! The host port: a veth pair, one end in Linux, the other on AF_XDP.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use ipnet::Ipv4Net;
+use turnpike_protocol::wire::ethernet::MacAddr;
+
+use super::{Error, HostConfig};
+use crate::netdev::{self, Link, MAX_NAME, Netlink, Offloads, Route, Veth, XdpAttached};
+
+/// What both ends are marked with, for people and for the next start.
+const ALIAS: &str = "turnpike host port";
+
+/// Link-layer address of Linux' end. Locally administered; the pair is a network of its own, so it need not be unique.
+/// Given when the pair is made, so that a pair without an alias (we ended in between) is known all the same.
+const LINUX_MAC: MacAddr = MacAddr([0x02, 0x54, 0x50, 0x00, 0x00, 0x01]);
+/// Link-layer address of our end.
+const OUR_MAC: MacAddr = MacAddr([0x02, 0x54, 0x50, 0x00, 0x00, 0x02]);
+
+/// The next hop of Linux' routes into the host port. Nobody has this address; a permanent neighbour entry stands for
+/// it. So Linux needs one entry for any number of calls (on-link routes would need one for each).
+pub const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(169, 254, 47, 1);
+
+/// What is added to the name of Linux' end for ours.
+const SUFFIX: &str = "-x";
+
+/// How long an earlier process may take to let go of its program.
+const BUSY: Duration = Duration::from_secs(2);
+
+/// The pair; deleted when dropped, with every address and route on it.
+#[derive(Debug)]
+pub(super) struct HostPort {
+    netlink: Netlink,
+    /// Linux' end.
+    pub(super) linux: Link,
+    /// Our end.
+    pub(super) ours: Link,
+}
+
+impl HostPort {
+    /// Makes the pair, both ends down, in the place of one that an earlier process left.
+    pub(super) fn make(config: &HostConfig, queues: u32) -> Result<Self, Error> {
+        let name = &config.interface;
+        let our_name = format!("{name}{SUFFIX}");
+        if name.is_empty() || our_name.len() > MAX_NAME {
+            return Err(Error::Name {
+                name: name.clone(),
+                most: MAX_NAME - SUFFIX.len(),
+            });
+        }
+        let mut netlink = Netlink::open()?;
+        for end in [name, &our_name] {
+            remove_stale(&mut netlink, end)?;
+        }
+        netlink.veth_add(&Veth {
+            name: name.clone(),
+            mac: Some(LINUX_MAC),
+            peer: our_name.clone(),
+            peer_mac: Some(OUR_MAC),
+            queues,
+            mtu: config.mtu.into(),
+        })?;
+        let made = |netlink: &mut Netlink| -> Result<(Link, Link), Error> {
+            let linux = netlink
+                .link(name)?
+                .ok_or(Error::NoInterface(name.clone()))?;
+            let ours = netlink
+                .link(&our_name)?
+                .ok_or(Error::NoInterface(our_name.clone()))?;
+            Ok((linux, ours))
+        };
+        let (linux, ours) = made(&mut netlink)?;
+        // From here on a failure drops the pair.
+        let mut host = Self {
+            netlink,
+            linux,
+            ours,
+        };
+        host.prepare(config)?;
+        Ok(host)
+    }
+
+    fn prepare(&mut self, config: &HostConfig) -> Result<(), Error> {
+        for end in [&self.linux, &self.ours] {
+            self.netlink.set_alias(end.index, ALIAS)?;
+            // Checksums that Linux leaves to a device nobody would fill in.
+            netdev::set_offloads(&end.name, Offloads::Transmit, false)?;
+        }
+        // Our end is for AF_XDP alone. What XDP leaves to Linux there must not be routed back: it would go round.
+        setting(&format!("ipv4/conf/{}/forwarding", self.ours.name), "0");
+        setting(&format!("ipv6/conf/{}/disable_ipv6", self.ours.name), "1");
+        // Workers have checked the sources of what comes out here; a client's packets may have any.
+        setting(&format!("ipv4/conf/{}/rp_filter", self.linux.name), "2");
+        for &address in &config.addresses {
+            self.netlink.address_add(self.linux.index, address)?;
+        }
+        Ok(())
+    }
+
+    /// Sets both ends up; from now on packets flow.
+    pub(super) fn up(&mut self) -> Result<(), Error> {
+        self.netlink.set_up(self.ours.index, true)?;
+        self.netlink.set_up(self.linux.index, true)?;
+        self.netlink
+            .neighbour_set(self.linux.index, NEXT_HOP, self.ours.mac)?;
+        Ok(())
+    }
+
+    /// A route of Linux' into the host port.
+    fn route(&self, net: Ipv4Net, source: Option<Ipv4Addr>) -> Route {
+        Route {
+            destination: net,
+            device: self.linux.index,
+            via: Some(NEXT_HOP),
+            source,
+        }
+    }
+
+    pub(super) fn route_add(
+        &mut self,
+        net: Ipv4Net,
+        source: Option<Ipv4Addr>,
+    ) -> Result<(), netdev::Error> {
+        let route = self.route(net, source);
+        self.netlink.route_add(&route)
+    }
+
+    pub(super) fn route_remove(&mut self, net: Ipv4Net) -> Result<(), netdev::Error> {
+        let route = self.route(net, None);
+        match self.netlink.route_delete(&route) {
+            Err(e) if e.missing() => Ok(()),
+            result => result,
+        }
+    }
+
+    pub(super) fn address_add(&mut self, address: Ipv4Net) -> Result<(), netdev::Error> {
+        self.netlink.address_add(self.linux.index, address)
+    }
+
+    pub(super) fn address_remove(&mut self, address: Ipv4Net) -> Result<(), netdev::Error> {
+        match self.netlink.address_delete(self.linux.index, address) {
+            Err(e) if e.missing() => Ok(()),
+            result => result,
+        }
+    }
+}
+
+impl Drop for HostPort {
+    fn drop(&mut self) {
+        match self.netlink.link_delete(self.linux.index) {
+            Err(e) if !e.missing() => tracing::warn!("{e}"),
+            _ => {}
+        }
+    }
+}
+
+/// Deletes a pair that an earlier process left behind. Another one's device, or one in use, is refused.
+fn remove_stale(netlink: &mut Netlink, name: &str) -> Result<(), Error> {
+    let start = Instant::now();
+    loop {
+        let Some(link) = netlink.link(name)? else {
+            return Ok(());
+        };
+        let ours = link.kind == "veth"
+            && (link.alias == ALIAS || link.mac == LINUX_MAC || link.mac == OUR_MAC);
+        if !ours {
+            return Err(Error::Foreign(name.to_owned()));
+        }
+        // A program on our end belongs to a process that lives, or that ended a moment ago.
+        let our_end = format!("{}{SUFFIX}", name.trim_end_matches(SUFFIX));
+        let used = netlink
+            .link(&our_end)?
+            .is_some_and(|end| end.xdp != XdpAttached::No);
+        if used && start.elapsed() < BUSY {
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        }
+        if used {
+            return Err(Error::InUse(name.to_owned()));
+        }
+        tracing::info!(
+            interface = name,
+            "deleting a host port that an earlier run left"
+        );
+        match netlink.link_delete(link.index) {
+            Err(e) if !e.missing() => return Err(e.into()),
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Changes one of Linux' network settings, in the thread's network namespace. A machine that does not let us (or has
+/// no IPv6) is left as it is.
+fn setting(path: &str, value: &str) {
+    if let Err(e) = fs::write(format!("/proc/sys/net/{path}"), value) {
+        tracing::debug!("net.{path} = {value}: {e}");
+    }
+}
