@@ -7,8 +7,9 @@ use super::auth::{AuthProtocol, Credentials};
 use super::end::{End, PhaseName};
 use crate::mppe::{Direction, Mode, StartKey, Strength};
 
-/// Something a `Link` wants done. To be carried out in the order of
-/// `Link::poll`: the order is part of the meaning.
+/// Something a [`Link`](super::Link) wants done. To be carried out in the order of
+/// [`Link::poll`](super::Link::poll): the order is part of the meaning.
+#[derive(Clone)]
 pub enum Action {
     /// Send this PPP frame, FF 03 included.
     Send(Vec<u8>),
@@ -25,7 +26,7 @@ pub enum Action {
         /// Stateless or stateful.
         mode: Mode,
     },
-    /// Server role: decide. Answered by `Link::verdict`, once for each, in order.
+    /// Server role: decide. Answered by [`Link::verdict`](super::Link::verdict), once for each, in order.
     Authenticate(Credentials),
     /// Let data flow, or change how. Comes before the `Send` after which the peer may use the address.
     Up(Terms),
@@ -146,4 +147,6 @@ pub struct LinkInfo {
     pub terms: Option<Terms>,
     /// Texts of the peer's LCP Identification packets (RFC 1570 §2.1), made printable; at most four.
     pub identification: Vec<String>,
+    /// Frames that were dropped because they were malformed.
+    pub malformed: u64,
 }

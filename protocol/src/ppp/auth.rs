@@ -50,7 +50,7 @@ impl fmt::Display for AuthProtocol {
     }
 }
 
-/// What a peer gave to prove who it is; answered by `Link::verdict`. One variant per method.
+/// What a peer gave to prove who it is; answered by [`Link::verdict`](super::Link::verdict). One variant per method.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
     /// An MS-CHAPv2 Response (RFC 2759 §4).

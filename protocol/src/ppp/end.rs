@@ -5,9 +5,9 @@ use core::fmt;
 use super::auth::AuthProtocol;
 
 /// The longest text of a peer that is kept, in octets.
-const MAX_TEXT: usize = 96;
+const MAX_TEXT: usize = 253;
 
-/// Why a `Link` ended.
+/// Why a [`Link`](super::Link) ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum End {
     /// We closed it.

@@ -1,14 +1,27 @@
 //! PPP over GRE: LCP, authentication, CCP and IPCP of one call, for both roles.
 //!
-//! It neither reads a clock nor sends anything: frames and [`Time`](crate::Time) go in, [`Action`]s come out.
+//! [`Link`] is the whole of it. It neither reads a clock nor sends anything: frames and [`Time`](crate::Time) go in,
+//! [`Action`]s come out.
+//!
+//! Below it one option engine (`options`) around the automaton of RFC 1661 ([`fsm`]) serves LCP, CCP and IPCP, which
+//! only say what they ask for and how they judge the peer's options.
 
 mod action;
 mod auth;
+mod ccp;
+mod chap;
 mod config;
 mod end;
 pub mod fsm;
+mod ipcp;
+mod lcp;
+mod link;
+mod network;
+mod options;
+mod packet;
 
 pub use action::{Action, Encryption, LcpTerms, LinkInfo, MppeTerms, Terms};
 pub use auth::{AuthProtocol, Credentials, Grant, Verdict};
 pub use config::{ClientLink, ServerLink, Timing};
 pub use end::{CloseReason, End, IpcpFailure, MppeRefusal, PhaseName};
+pub use link::Link;

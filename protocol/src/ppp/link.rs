@@ -1,0 +1,634 @@
+//! One call's PPP: the phases of RFC 1661 §3.2, for both roles.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use rand_chacha::{ChaCha8Rng, ChaCha20Rng};
+use rand_core::{Rng as _, SeedableRng as _};
+
+use super::action::{Action, LinkInfo};
+use super::auth::{AuthProtocol, Grant, Verdict};
+use super::chap::{Authenticator, Outcome, Peer};
+use super::config::{ClientLink, ServerLink, Timing};
+use super::end::{CloseReason, End, PhaseName, printable};
+use super::ipcp::Ipcp;
+use super::lcp::{Due, Lcp, Notice};
+use super::network::{Network, Start};
+use super::options::Output;
+use super::packet::{Packet, code};
+use crate::mppe::Direction;
+use crate::mschap::MasterKeys;
+use crate::wire::ppp::{Frame, Protocol};
+use crate::{Error, Role, Time};
+
+/// After the peer's Terminate-Request: time in which a repeated one still gets its Terminate-Ack.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What the MRU that we ask for exceeds the MTU by: MPPE's header and the inner protocol field.
+const MRU_OVERHEAD: u16 = 4;
+
+/// Every timer of a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Timer {
+    /// From the start to data flowing.
+    SetUp,
+    /// Restart and Echo of LCP.
+    Lcp,
+    /// Repetition of Challenge, Response or Success; the delay after a Failure.
+    Authentication,
+    /// Restart of CCP.
+    Ccp,
+    /// Restart of IPCP.
+    Ipcp,
+    /// After the peer's Terminate-Request.
+    Linger,
+}
+
+impl Timer {
+    const ALL: [Self; 6] = [
+        Self::SetUp,
+        Self::Lcp,
+        Self::Authentication,
+        Self::Ccp,
+        Self::Ipcp,
+        Self::Linger,
+    ];
+}
+
+/// PPP of one call, either end. Plain data: frames and time go in, [`Action`]s come out of [`Link::poll`], to be
+/// carried out in their order; [`Link::deadline`] says when [`Link::handle_timeout`] wants to be called.
+#[derive(Clone)]
+pub struct Link {
+    side: Side,
+    random: ChaCha20Rng,
+    lcp: Lcp,
+    phase: Phase,
+    actions: VecDeque<Action>,
+    set_up_at: Option<Time>,
+    chap_identifier: u8,
+    /// Verdicts still to come on Responses to Challenges that a new LCP negotiation has made void.
+    void_verdicts: u8,
+    name: Option<Vec<u8>>,
+    malformed: u64,
+}
+
+#[derive(Clone)]
+enum Side {
+    Server(ServerLink),
+    Client(ClientLink),
+}
+
+/// What exists only in a phase lives in it: keys, in the last but two.
+#[derive(Clone)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one per call, moved once per phase"
+)]
+enum Phase {
+    Dead,
+    Establish,
+    Authenticate(Auth),
+    Network { auth: Auth, network: Network },
+    Terminate { end: End, linger: Option<Time> },
+    Finished,
+}
+
+/// The authentication method at work: one variant per method and role.
+#[derive(Clone)]
+enum Auth {
+    /// The server demanded none.
+    None,
+    MsChapV2Authenticator(Authenticator),
+    MsChapV2Peer(Peer),
+}
+
+impl Link {
+    /// The server's end. `seed` must be unpredictable and used once: challenges come of it.
+    pub fn server(config: ServerLink, seed: [u8; 32], _now: Time) -> Self {
+        let lcp = Lcp::new(
+            vec![AuthProtocol::MsChapV2],
+            false,
+            config.mtu.saturating_add(MRU_OVERHEAD),
+            config.timing,
+            magic_source(seed),
+        );
+        Self::new(Side::Server(config), lcp, seed, None)
+    }
+
+    /// The client's end. `seed` as for the server.
+    pub fn client(config: ClientLink, seed: [u8; 32], _now: Time) -> Self {
+        let lcp = Lcp::new(
+            Vec::new(),
+            true,
+            config.mtu.saturating_add(MRU_OVERHEAD),
+            config.timing,
+            magic_source(seed),
+        );
+        let name = Some(config.name.clone());
+        Self::new(Side::Client(config), lcp, seed, name)
+    }
+
+    fn new(side: Side, lcp: Lcp, seed: [u8; 32], name: Option<Vec<u8>>) -> Self {
+        let mut random = ChaCha20Rng::from_seed(seed);
+        let chap_identifier = random.next_u32().to_be_bytes()[0];
+        Self {
+            side,
+            random,
+            lcp,
+            phase: Phase::Dead,
+            actions: VecDeque::new(),
+            set_up_at: None,
+            chap_identifier,
+            void_verdicts: 0,
+            name,
+            malformed: 0,
+        }
+    }
+
+    /// GRE is ready both ways: begin with LCP. Does nothing a second time.
+    pub fn open(&mut self, now: Time) {
+        if matches!(self.phase, Phase::Dead) {
+            self.phase = Phase::Establish;
+            self.set_up_at = self.timing().set_up.map(|limit| now + limit);
+            self.lcp.start(now);
+            self.settle(now);
+        }
+    }
+
+    /// Takes a frame of the peer that was not encrypted, with or without FF 03. Data frames only show that the peer
+    /// is alive. Malformed frames are counted and dropped, as are frames that come too early.
+    pub fn handle_frame(&mut self, frame: &[u8], now: Time) {
+        if matches!(self.phase, Phase::Dead | Phase::Finished) {
+            return;
+        }
+        let outcome = Frame::parse(frame).and_then(|header| {
+            self.lcp.note_heard();
+            let information = frame.get(header.header_len..).unwrap_or_default();
+            self.dispatch(header.protocol, information, now)
+        });
+        if outcome.is_err() {
+            self.malformed += 1;
+        }
+        self.settle(now);
+    }
+
+    /// Something else of the peer came in on this call: data, or an acknowledgement. The next echo needs no answer.
+    pub fn heard(&mut self) {
+        self.lcp.note_heard();
+    }
+
+    /// The answer to an [`Action::Authenticate`]: one for each, in their order.
+    pub fn verdict(&mut self, verdict: Verdict, now: Time) {
+        if let Some(left) = self.void_verdicts.checked_sub(1) {
+            self.void_verdicts = left;
+            return;
+        }
+        let Phase::Authenticate(Auth::MsChapV2Authenticator(authenticator)) = &mut self.phase
+        else {
+            return;
+        };
+        if !authenticator.is_judging() {
+            return;
+        }
+        match verdict {
+            Verdict::Accept(grant) => {
+                authenticator.accept(&grant.authenticator_response, now, &mut self.actions);
+                let ipcp = Ipcp::server(&grant);
+                let Grant { keys, .. } = grant;
+                self.start_network(keys, ipcp, now);
+            }
+            Verdict::Reject { code, message } => {
+                authenticator.refuse(code, message, now, &mut self.actions);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Ends the link from our side: Terminate-Request, and [`Action::Finished`] when the peer has acknowledged it or
+    /// time is up.
+    pub fn close(&mut self, reason: CloseReason, now: Time) {
+        self.terminate(End::Closed(reason), now);
+        self.settle(now);
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub fn deadline(&self) -> Option<Time> {
+        Timer::ALL
+            .into_iter()
+            .filter_map(|timer| self.due(timer))
+            .min()
+    }
+
+    /// Fires every timer that is due.
+    pub fn handle_timeout(&mut self, now: Time) {
+        for timer in Timer::ALL {
+            if self.due(timer).is_some_and(|due| due <= now) {
+                self.fire(timer, now);
+                self.settle(now);
+            }
+        }
+    }
+
+    /// What has been agreed so far.
+    pub fn info(&self) -> LinkInfo {
+        let network = match &self.phase {
+            Phase::Network { network, .. } => Some(network),
+            _ => None,
+        };
+        LinkInfo {
+            phase: self.phase_name(),
+            lcp_receive: self.lcp.receive_terms(),
+            lcp_transmit: self.lcp.transmit_terms(),
+            authentication: self
+                .lcp
+                .is_open()
+                .then(|| self.lcp.authentication())
+                .flatten(),
+            name: self.name.clone(),
+            mppe_receive: network.and_then(|network| network.mppe(Direction::Receive)),
+            mppe_transmit: network.and_then(|network| network.mppe(Direction::Transmit)),
+            terms: network.and_then(Network::up),
+            identification: self.lcp.identification().to_vec(),
+            malformed: self.malformed,
+        }
+    }
+
+    fn phase_name(&self) -> PhaseName {
+        match &self.phase {
+            Phase::Dead | Phase::Finished => PhaseName::Dead,
+            Phase::Establish => PhaseName::Establish,
+            Phase::Authenticate(_) => PhaseName::Authenticate,
+            Phase::Network { network, .. } if network.up().is_some() => PhaseName::Up,
+            Phase::Network { .. } => PhaseName::Network,
+            Phase::Terminate { .. } => PhaseName::Terminate,
+        }
+    }
+
+    fn due(&self, timer: Timer) -> Option<Time> {
+        let auth = match &self.phase {
+            Phase::Authenticate(auth) | Phase::Network { auth, .. } => Some(auth),
+            _ => None,
+        };
+        let network = match &self.phase {
+            Phase::Network { network, .. } => Some(network),
+            _ => None,
+        };
+        match timer {
+            Timer::SetUp => self.set_up_at,
+            Timer::Lcp => match &self.phase {
+                Phase::Dead | Phase::Finished => None,
+                Phase::Terminate {
+                    linger: Some(_), ..
+                } => None,
+                _ => self.lcp.deadline(),
+            },
+            Timer::Authentication => match auth? {
+                Auth::None => None,
+                Auth::MsChapV2Authenticator(authenticator) => authenticator.deadline(),
+                Auth::MsChapV2Peer(peer) => peer.deadline(),
+            },
+            Timer::Ccp => network?.ccp_deadline(),
+            Timer::Ipcp => network?.ipcp_deadline(),
+            Timer::Linger => match self.phase {
+                Phase::Terminate { linger, .. } => linger,
+                _ => None,
+            },
+        }
+    }
+
+    fn fire(&mut self, timer: Timer, now: Time) {
+        match timer {
+            Timer::SetUp => {
+                self.set_up_at = None;
+                let phase = self.phase_name();
+                self.terminate(
+                    match phase {
+                        PhaseName::Establish => End::NoAnswer {
+                            heard: self.lcp.heard_ever(),
+                        },
+                        _ => End::SetUpTimeout { phase },
+                    },
+                    now,
+                );
+            }
+            Timer::Lcp => match self.lcp.handle_timeout(now) {
+                Due::Nothing => {}
+                Due::Echo(frame) => self.actions.push_back(Action::Send(frame)),
+                // Nobody is there to answer a Terminate-Request, but one is sent: perhaps only our side is deaf.
+                Due::Silent(end) => {
+                    self.terminate(end, now);
+                    self.settle(now);
+                    self.finish();
+                }
+            },
+            Timer::Authentication => {
+                let (Phase::Authenticate(auth) | Phase::Network { auth, .. }) = &mut self.phase
+                else {
+                    return;
+                };
+                let end = match auth {
+                    Auth::None => None,
+                    Auth::MsChapV2Authenticator(authenticator) => {
+                        authenticator.handle_timeout(now, &mut self.actions)
+                    }
+                    Auth::MsChapV2Peer(peer) => peer.handle_timeout(now, &mut self.actions),
+                };
+                if let Some(end) = end {
+                    self.terminate(end, now);
+                }
+            }
+            Timer::Ccp | Timer::Ipcp => {
+                if let Phase::Network { network, .. } = &mut self.phase {
+                    network.handle_timeout(now);
+                }
+            }
+            Timer::Linger => self.finish(),
+        }
+    }
+
+    fn dispatch(&mut self, protocol: Protocol, information: &[u8], now: Time) -> Result<(), Error> {
+        match (&mut self.phase, protocol) {
+            (Phase::Terminate { .. }, Protocol::LCP) => {
+                // RFC 1661 §3.7: everything but the end of the end is discarded.
+                let packet = Packet::parse(information)?;
+                if matches!(packet.code, code::TERMINATE_REQUEST | code::TERMINATE_ACK) {
+                    self.lcp.receive(information, now)?;
+                }
+                Ok(())
+            }
+            (Phase::Dead | Phase::Finished | Phase::Terminate { .. }, _) => Ok(()),
+            (_, Protocol::LCP) => {
+                if let Some(Notice::ProtocolRejected(protocol)) =
+                    self.lcp.receive(information, now)?
+                {
+                    self.protocol_rejected(protocol, now);
+                }
+                Ok(())
+            }
+            (Phase::Authenticate(_) | Phase::Network { .. }, Protocol::CHAP) => {
+                self.receive_chap(information, now)
+            }
+            (Phase::Network { auth, network }, _) if network.speaks(protocol) => {
+                if let Auth::MsChapV2Authenticator(authenticator) = auth {
+                    authenticator.note_progress();
+                }
+                network.receive(protocol, information, now)
+            }
+            (phase, _) => {
+                // An NCP that comes before the verdict is known to us only: a Protocol-Reject would make the peer give
+                // it up for good, silence makes it try again. Data is the worker's business.
+                let early = is_ncp(protocol) && !matches!(phase, Phase::Network { .. });
+                if !early && !protocol.is_data() && protocol != Protocol::CHAP {
+                    self.actions.extend(
+                        self.lcp
+                            .protocol_reject(protocol, information)
+                            .map(Action::Send),
+                    );
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn receive_chap(&mut self, information: &[u8], now: Time) -> Result<(), Error> {
+        let packet = Packet::parse(information)?;
+        let (Phase::Authenticate(auth) | Phase::Network { auth, .. }) = &mut self.phase else {
+            return Ok(());
+        };
+        let outcome = match auth {
+            // A Challenge that LCP did not agree on gets no answer.
+            Auth::None => None,
+            Auth::MsChapV2Authenticator(authenticator) => {
+                authenticator.receive(&packet, now, &mut self.actions)?;
+                self.name = authenticator.name().map(<[u8]>::to_vec);
+                None
+            }
+            Auth::MsChapV2Peer(peer) => {
+                peer.receive(&packet, &mut self.random, now, &mut self.actions)?
+            }
+        };
+        match outcome {
+            Some(Outcome::Accepted(keys)) => {
+                if let Side::Client(config) = &self.side {
+                    let ipcp = Ipcp::client(config.address, config.ask_dns);
+                    self.start_network(Some(keys), ipcp, now);
+                }
+            }
+            Some(Outcome::Ended(end)) => self.terminate(end, now),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn protocol_rejected(&mut self, protocol: Protocol, now: Time) {
+        match &mut self.phase {
+            Phase::Network { network, .. } => network.protocol_rejected(protocol, now),
+            Phase::Authenticate(_) if protocol == Protocol::CHAP => {
+                self.terminate(End::AuthenticationRefused { suggested: None }, now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Does what the automata want, from the lowest layer up.
+    fn settle(&mut self, now: Time) {
+        let mut opened = false;
+        while let Some(output) = self.lcp.poll(now) {
+            match output {
+                Output::Request { frame, .. } | Output::Ack { frame, .. } | Output::Send(frame) => {
+                    self.actions.push_back(Action::Send(frame));
+                }
+                // The next phase begins when our Configure-Ack is on its way.
+                Output::Up => opened = true,
+                Output::Down => {
+                    opened = false;
+                    self.lcp_down(now);
+                }
+                Output::Finished => self.lcp_finished(),
+                Output::PeerTerminated(text) => self.peer_terminated(&text, now),
+            }
+        }
+        if let Some(end) = self.lcp.take_end() {
+            self.terminate(end, now);
+            return;
+        }
+        if opened && matches!(self.phase, Phase::Establish) {
+            self.authenticate(now);
+        }
+        if let Phase::Network { network, .. } = &mut self.phase {
+            let end = network.settle(now, &mut self.actions);
+            if network.up().is_some() {
+                self.set_up_at = None;
+            }
+            if let Some(end) = end {
+                self.terminate(end, now);
+            }
+        }
+    }
+
+    fn authenticate(&mut self, now: Time) {
+        let timing = self.timing();
+        match &self.side {
+            Side::Server(config) => {
+                self.chap_identifier = self.chap_identifier.wrapping_add(1);
+                let authenticator = Authenticator::start(
+                    &config.name,
+                    self.chap_identifier,
+                    &mut self.random,
+                    timing,
+                    now,
+                    &mut self.actions,
+                );
+                self.phase = Phase::Authenticate(Auth::MsChapV2Authenticator(authenticator));
+            }
+            Side::Client(config) => {
+                if self.lcp.authentication().is_some() {
+                    let peer = Peer::start(&config.name, config.secret.clone(), timing, now);
+                    self.phase = Phase::Authenticate(Auth::MsChapV2Peer(peer));
+                } else {
+                    let ipcp = Ipcp::client(config.address, config.ask_dns);
+                    self.phase = Phase::Authenticate(Auth::None);
+                    self.start_network(None, ipcp, now);
+                }
+            }
+        }
+    }
+
+    fn start_network(&mut self, keys: Option<MasterKeys>, ipcp: Ipcp, now: Time) {
+        let (role, policy, mtu) = match &self.side {
+            Side::Server(config) => (Role::Server, config.mppe, config.mtu),
+            Side::Client(config) => (Role::Client, config.mppe, config.mtu),
+        };
+        let start = Start {
+            role,
+            policy,
+            keys,
+            ipcp,
+            mtu,
+            transmit: self.lcp.transmit_terms(),
+            timing: self.timing(),
+        };
+        match Network::start(start, now) {
+            Ok(network) => {
+                if let Phase::Authenticate(auth) =
+                    core::mem::replace(&mut self.phase, Phase::Establish)
+                {
+                    self.phase = Phase::Network { auth, network };
+                }
+            }
+            Err(end) => self.terminate(end, now),
+        }
+    }
+
+    /// The peer negotiates LCP anew: all above it starts over, authentication and keys included.
+    fn lcp_down(&mut self, now: Time) {
+        let judging = match &self.phase {
+            Phase::Authenticate(Auth::MsChapV2Authenticator(authenticator)) => {
+                authenticator.is_judging()
+            }
+            Phase::Authenticate(_) | Phase::Network { .. } => false,
+            _ => return,
+        };
+        self.void_verdicts = self.void_verdicts.saturating_add(u8::from(judging));
+        self.hold();
+        self.phase = Phase::Establish;
+        self.set_up_at = self.timing().set_up.map(|limit| now + limit);
+    }
+
+    fn lcp_finished(&mut self) {
+        if !matches!(self.phase, Phase::Terminate { .. }) {
+            self.hold();
+            self.phase = Phase::Terminate {
+                end: End::NoAnswer {
+                    heard: self.lcp.heard_ever(),
+                },
+                linger: None,
+            };
+        }
+        self.finish();
+    }
+
+    fn peer_terminated(&mut self, text: &[u8], now: Time) {
+        if matches!(self.phase, Phase::Terminate { .. } | Phase::Finished) {
+            return;
+        }
+        self.hold();
+        self.set_up_at = None;
+        // A client that shows "wrong password" hangs up by itself: that is no other end than ours.
+        let end = match &self.phase {
+            Phase::Authenticate(Auth::MsChapV2Authenticator(authenticator)) => {
+                authenticator.refusal().cloned()
+            }
+            _ => None,
+        };
+        self.phase = Phase::Terminate {
+            end: end.unwrap_or_else(|| End::PeerTerminated {
+                text: printable(text),
+            }),
+            linger: Some(now + LINGER),
+        };
+    }
+
+    fn terminate(&mut self, end: End, now: Time) {
+        if matches!(self.phase, Phase::Terminate { .. } | Phase::Finished) {
+            return;
+        }
+        self.hold();
+        self.set_up_at = None;
+        let text = end.text();
+        let dead = matches!(self.phase, Phase::Dead);
+        self.phase = Phase::Terminate { end, linger: None };
+        if dead {
+            self.finish();
+        } else {
+            self.lcp.close(text, now);
+            self.settle(now);
+            // Where LCP had already ended there is no Terminate-Ack to wait for.
+            if self.lcp.deadline().is_none() {
+                self.finish();
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Phase::Terminate { .. } = &self.phase
+            && let Phase::Terminate { end, .. } =
+                core::mem::replace(&mut self.phase, Phase::Finished)
+        {
+            self.set_up_at = None;
+            self.actions.push_back(Action::Finished(end));
+        }
+    }
+
+    fn hold(&mut self) {
+        if let Phase::Network { network, .. } = &self.phase
+            && network.up().is_some()
+        {
+            self.actions.push_back(Action::Hold);
+        }
+    }
+
+    fn timing(&self) -> Timing {
+        match &self.side {
+            Side::Server(config) => config.timing,
+            Side::Client(config) => config.timing,
+        }
+    }
+}
+
+/// Network control protocols (RFC 1661 §2).
+fn is_ncp(protocol: Protocol) -> bool {
+    (0x8000..0xc000).contains(&protocol.0)
+}
+
+/// Magic numbers need not be secret, but must differ from the stream that challenges come of.
+fn magic_source(seed: [u8; 32]) -> ChaCha8Rng {
+    let mut random = ChaCha8Rng::from_seed(seed);
+    random.set_stream(1);
+    random
+}
