@@ -145,6 +145,8 @@ pub struct StockCall {
     pub ping: Option<String>,
     /// How many pings, 100 ms apart.
     pub pings: u32,
+    /// Ping once before dialling too, to show that there is no other way.
+    pub ping_before: bool,
     /// What to move through the tunnel, one after the other.
     pub moves: Vec<Move>,
     /// Who ends the call.
@@ -188,6 +190,11 @@ pub enum News {
         /// MTU of the interface.
         mtu: u32,
     },
+    /// A ping was tried before dialling.
+    Before {
+        /// An answer came: there is a way beside the tunnel.
+        reached: bool,
+    },
     /// The call did not come up.
     Failed {
         /// pppd's exit status, if it ended by itself.
@@ -229,6 +236,14 @@ pub enum News {
 /// `/host/pppd.log`.
 pub fn call(orders: &Path) -> Result<()> {
     let call: StockCall = serde_json::from_slice(&fs::read(orders)?)?;
+    if call.ping_before
+        && let Some(target) = &call.ping
+    {
+        let (received, _) = ping(target, 1)?;
+        say(&News::Before {
+            reached: received > 0,
+        });
+    }
     let options = [
         "noauth".to_owned(),
         format!("user {}", quoted(&call.user)),
@@ -388,6 +403,10 @@ pub(crate) fn ping(target: &str, count: u32) -> Result<(u32, f64)> {
         .stdin(Stdio::null())
         .output()
         .context("cannot start ping")?;
+    if String::from_utf8_lossy(&output.stderr).contains("unreachable") {
+        // No route: ping gives up before its first packet.
+        return Ok((0, 0.0));
+    }
     read_ping(&String::from_utf8_lossy(&output.stdout)).context("ping said nothing of use")
 }
 

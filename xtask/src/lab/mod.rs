@@ -5,11 +5,15 @@
 //! Everything needs root.
 
 pub mod capture;
+pub mod dial;
 pub mod guest;
 pub mod inside;
 pub mod needs;
 pub mod netns;
 pub mod process;
+pub mod road;
+pub mod server;
+pub mod stock;
 pub mod transfer;
 pub mod undo;
 
@@ -28,54 +32,69 @@ pub fn tree() -> &'static Path {
 }
 
 /// The programs that the laboratory runs, and the packages that build them.
-const PROGRAMS: [(&str, &str); 3] = [
+const PROGRAMS: [(&str, &str); 2] = [
     ("turnpike", "turnpike-controlplane"),
     ("turnpike-bench", "turnpike-bench"),
-    ("xtask", "xtask"),
 ];
 
 /// Where `name` ("turnpike", "turnpike-bench" or "xtask") lies: in the directory `TURNPIKE_BIN_DIR` when that is set,
-/// else in the target directory that the running program came from, where it is built first when it is not up to date.
+/// else in the target directory. What is asked for first is built first, so that nothing old is ever tested: optimised
+/// for `cargo xtask`, as the tests themselves were built for tests.
 pub fn binary(name: &str) -> Result<PathBuf> {
-    static DIRECTORY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let directory = DIRECTORY
-        .get_or_init(|| directory_of_programs().map_err(|error| format!("{error:#}")))
+    let own = std::env::current_exe().context("path of this program")?;
+    if name == "xtask" && own.file_name().is_some_and(|file| file == name) {
+        return Ok(own);
+    }
+    if let Some(directory) = std::env::var_os("TURNPIKE_BIN_DIR") {
+        let path = PathBuf::from(directory).join(name);
+        if path.is_file() {
+            return path.canonicalize().context("TURNPIKE_BIN_DIR");
+        }
+    }
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let directory = BUILT
+        .get_or_init(|| {
+            let release =
+                is_xtask(&own) || own.parent().is_some_and(|d| d.ends_with("release/deps"));
+            build(release)
+                .and_then(|()| target(release))
+                .map_err(|error| format!("{error:#}"))
+        })
         .as_ref()
         .map_err(|error| anyhow::anyhow!("{error}"))?;
     let path = directory.join(name);
-    ensure!(
-        path.is_file(),
-        "{} is not there: build it first",
-        path.display()
-    );
+    ensure!(path.is_file(), "{} is not there", path.display());
     Ok(path)
 }
 
-fn directory_of_programs() -> Result<PathBuf> {
-    if let Some(directory) = std::env::var_os("TURNPIKE_BIN_DIR") {
-        let directory = PathBuf::from(directory);
-        return directory
-            .canonicalize()
-            .with_context(|| format!("TURNPIKE_BIN_DIR is {}", directory.display()));
-    }
+fn is_xtask(own: &Path) -> bool {
+    own.file_name().is_some_and(|file| file == "xtask")
+}
+
+/// The directory where cargo leaves programs.
+pub fn target(release: bool) -> Result<PathBuf> {
     let own = std::env::current_exe().context("path of this program")?;
     // target/debug/xtask or target/debug/deps/linux_client-0123456789abcdef
     let mut directory = own.parent().context("this program lies nowhere")?;
     if directory.ends_with("deps") {
         directory = directory.parent().context("no directory above deps")?;
-        let release = directory.ends_with("release");
-        build(release)?;
     }
-    Ok(directory.to_path_buf())
+    let target = directory.parent().context("no target directory")?;
+    Ok(target.join(if release { "release" } else { "debug" }))
 }
 
-/// Builds turnpike, turnpike-bench and xtask; what cargo says is shown.
+/// Builds turnpike and turnpike-bench, and for tests xtask; what cargo says is shown.
 pub fn build(release: bool) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(tree()).arg("build").arg("--bins");
+    command
+        .current_dir(tree())
+        .args(["build", "--quiet", "--locked", "--bins"]);
     for (_, package) in PROGRAMS {
         command.args(["-p", package]);
+    }
+    if !is_xtask(&std::env::current_exe()?) {
+        command.args(["-p", "xtask"]);
     }
     if release {
         command.arg("--release");

@@ -1,0 +1,125 @@
+//! The built-in client, `turnpike-bench dial`, as a process.
+
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::netns::Namespace;
+use super::process::{Follow, Process};
+use super::{binary, road, server};
+
+/// How to dial.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// User name.
+    pub user: String,
+    /// Password.
+    pub password: String,
+    /// How many calls.
+    pub calls: u32,
+    /// Refuse MPPE.
+    pub no_mppe: bool,
+    /// More arguments, as they stand.
+    pub more: Vec<String>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            user: server::USER.to_owned(),
+            password: server::PASSWORD.to_owned(),
+            calls: 1,
+            no_mppe: false,
+            more: Vec::new(),
+        }
+    }
+}
+
+/// The interface by which Linux in the client's namespace reaches the tunnel.
+pub const TUNNEL_INTERFACE: &str = "tpclient0";
+
+/// A client that is dialling or has its calls up. Dropped: killed.
+#[derive(Debug)]
+pub struct Client {
+    process: Process,
+    follow: Follow,
+    /// Every line it wrote so far, as JSON.
+    said: Vec<Value>,
+}
+
+impl Client {
+    /// Starts dialling the [`road`]'s server in `namespace`.
+    pub fn start(namespace: &Namespace, name: &str, plan: &Plan) -> Result<Self> {
+        let mut command = namespace.command(binary("turnpike-bench")?);
+        command
+            .arg("dial")
+            .arg(road::SERVER.to_string())
+            .args(["--user", &plan.user, "--password", &plan.password])
+            .args(["--interface", road::CLIENT_INTERFACE])
+            .args(["--host-interface", TUNNEL_INTERFACE])
+            .args(["--calls", &plan.calls.to_string()])
+            .arg("--json")
+            .args(&plan.more);
+        if plan.no_mppe {
+            command.arg("--no-mppe");
+        }
+        let process = namespace.start(name, &command)?;
+        Ok(Self {
+            follow: Follow::new(&namespace.directory().join(format!("{name}.out"))),
+            process,
+            said: Vec::new(),
+        })
+    }
+
+    /// What it said so far, one JSON value a line.
+    pub fn said(&mut self) -> &[Value] {
+        let new = self.follow.lines();
+        self.said.extend(
+            new.iter()
+                .filter_map(|line| serde_json::from_str(line).ok()),
+        );
+        &self.said
+    }
+
+    /// Waits until `count` calls are up; their lines.
+    pub fn wait_up(&mut self, count: usize, limit: Duration) -> Result<Vec<Value>> {
+        let what = format!("{count} calls up");
+        super::until(&what, limit, || {
+            let ended = self.process.ended()?;
+            let up: Vec<Value> = self
+                .said()
+                .iter()
+                .filter(|line| line.get("address").is_some())
+                .cloned()
+                .collect();
+            if up.len() >= count {
+                return Ok(Some(up));
+            }
+            if let Some(status) = ended {
+                anyhow::bail!("turnpike-bench ended ({status}):\n{}", self.process.tail());
+            }
+            Ok(None)
+        })
+        .with_context(|| format!("turnpike-bench said:\n{}", self.process.tail()))
+    }
+
+    /// Hangs up (SIGINT) and waits; its exit status and last line.
+    pub fn hang_up(&mut self) -> Result<(ExitStatus, Option<Value>)> {
+        self.process.signal(Signal::INT)?;
+        self.wait(Duration::from_secs(20))
+    }
+
+    /// Waits for its end; its exit status and last line.
+    pub fn wait(&mut self, limit: Duration) -> Result<(ExitStatus, Option<Value>)> {
+        let status = self.process.wait(limit)?;
+        Ok((status, self.said().last().cloned()))
+    }
+
+    /// Everything it wrote.
+    pub fn text(&self) -> String {
+        format!("{}{}", self.process.output(), self.process.errors())
+    }
+}
