@@ -20,8 +20,8 @@ fn a_guest_reaches_a_namespace_over_a_bridge() {
         let server = lab.namespace("server").unwrap();
         left_over = [&client, &access, &server].map(|n| n.name().to_owned());
         access.bridge("br0").unwrap();
-        access.veth("lan0", &client, "c0").unwrap();
-        access.veth("lan1", &server, "s0").unwrap();
+        access.veth("lan0", &client, "c0", 1).unwrap();
+        access.veth("lan1", &server, "s0", 1).unwrap();
         access.ip("link set lan0 master br0").unwrap();
         access.ip("link set lan1 master br0").unwrap();
         server.ip("addr add 10.7.0.1/24 dev s0").unwrap();
@@ -68,7 +68,7 @@ fn a_stream_has_equal_hashes_and_the_witness_counts_gre_only() {
     let right = lab.namespace("right").unwrap();
     access.bridge("br0").unwrap();
     for (port, namespace, address) in [("lan0", &left, "10.7.0.2"), ("lan1", &right, "10.7.0.1")] {
-        access.veth(port, namespace, "e0").unwrap();
+        access.veth(port, namespace, "e0", 1).unwrap();
         access.ip(&format!("link set {port} master br0")).unwrap();
         namespace
             .ip(&format!("addr add {address}/24 dev e0"))

@@ -14,10 +14,8 @@ use super::{binary, road, server};
 /// How to dial.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// User name.
-    pub user: String,
-    /// Password.
-    pub password: String,
+    /// Who dials.
+    pub user: server::User,
     /// How many calls.
     pub calls: u32,
     /// Refuse MPPE.
@@ -26,11 +24,11 @@ pub struct Plan {
     pub more: Vec<String>,
 }
 
-impl Default for Plan {
-    fn default() -> Self {
+impl Plan {
+    /// One call of `user`, with MPPE.
+    pub fn new(user: server::User) -> Self {
         Self {
-            user: server::USER.to_owned(),
-            password: server::PASSWORD.to_owned(),
+            user,
             calls: 1,
             no_mppe: false,
             more: Vec::new(),
@@ -57,7 +55,7 @@ impl Client {
         command
             .arg("dial")
             .arg(road::SERVER.to_string())
-            .args(["--user", &plan.user, "--password", &plan.password])
+            .args(["--user", &plan.user.name, "--password", &plan.user.password])
             .args(["--interface", road::CLIENT_INTERFACE])
             .args(["--host-interface", TUNNEL_INTERFACE])
             .args(["--calls", &plan.calls.to_string()])

@@ -176,10 +176,11 @@ impl Namespace {
     }
 
     /// A veth pair from here to `other`, both ends up and with whole checksums: what sends from a veth may leave TCP
-    /// checksums to hardware that does not exist, and neither XDP nor AF_XDP can tell.
-    pub fn veth(&self, here: &str, other: &Namespace, there: &str) -> Result<()> {
+    /// checksums to hardware that does not exist, and neither XDP nor AF_XDP can tell. `queues` is for both ends.
+    pub fn veth(&self, here: &str, other: &Namespace, there: &str, queues: u8) -> Result<()> {
+        let queues = format!("numrxqueues {queues} numtxqueues {queues}");
         self.ip(&format!(
-            "link add {here} type veth peer name {there} netns {}",
+            "link add name {here} {queues} type veth peer name {there} {queues} netns {}",
             other.name
         ))?;
         for (namespace, interface) in [(self, here), (other, there)] {
@@ -198,7 +199,7 @@ impl Namespace {
     /// A bridge without spanning tree, up.
     pub fn bridge(&self, name: &str) -> Result<()> {
         self.ip(&format!(
-            "link add {name} type bridge stp_state 0 mcast_snooping 0"
+            "link add name {name} type bridge stp_state 0 mcast_snooping 0"
         ))?;
         self.ip(&format!("link set {name} up")).map(drop)
     }

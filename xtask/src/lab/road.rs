@@ -24,8 +24,8 @@ pub const TARGET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
 pub const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// The concentrator's address towards the internet.
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-/// The network that inner addresses come from.
-pub const INNER: &str = "10.20.0.0/15";
+/// The networks that inner addresses come from, in the examples' pools.
+pub const INNER: [&str; 2] = ["10.20.0.0/22", "10.64.0.0/15"];
 /// The bridge of the access network.
 pub const BRIDGE: &str = "br0";
 /// The client's interface.
@@ -62,6 +62,11 @@ pub enum ClientSide {
 impl Road {
     /// Builds it.
     pub fn build(client_side: ClientSide) -> Result<Self> {
+        Self::with_queues(client_side, 1)
+    }
+
+    /// The same, with so many queues on the concentrator's interfaces.
+    pub fn with_queues(client_side: ClientSide, queues: u8) -> Result<Self> {
         let lab = Lab::new()?;
         let road = Self {
             client: lab.namespace("client")?,
@@ -71,15 +76,16 @@ impl Road {
             lab,
         };
         road.access.bridge(BRIDGE)?;
-        road.access.veth("lan0", &road.client, CLIENT_INTERFACE)?;
         road.access
-            .veth("lan1", &road.concentrator, ACCESS_INTERFACE)?;
+            .veth("lan0", &road.client, CLIENT_INTERFACE, 1)?;
+        road.access
+            .veth("lan1", &road.concentrator, ACCESS_INTERFACE, queues)?;
         for port in ["lan0", "lan1"] {
             road.access
                 .ip(&format!("link set {port} master {BRIDGE}"))?;
         }
         road.internet
-            .veth("inet0", &road.concentrator, UPLINK_INTERFACE)?;
+            .veth("inet0", &road.concentrator, UPLINK_INTERFACE, queues)?;
         if client_side == ClientSide::Namespace {
             road.client
                 .ip(&format!("addr add {CLIENT}/24 dev {CLIENT_INTERFACE}"))?;
@@ -92,8 +98,10 @@ impl Road {
         road.internet
             .ip(&format!("addr add {NEXT_HOP}/30 dev inet0"))?;
         road.internet.ip(&format!("addr add {TARGET}/32 dev lo"))?;
-        road.internet
-            .ip(&format!("route add {INNER} via {OUTSIDE}"))?;
+        for network in INNER {
+            road.internet
+                .ip(&format!("route add {network} via {OUTSIDE}"))?;
+        }
         Ok(road)
     }
 }

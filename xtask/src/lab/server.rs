@@ -20,26 +20,24 @@ pub struct Configuration {
     table: toml::Table,
 }
 
-/// What may be replaced: names of interfaces, addresses, paths and who may come in.
-const REPLACEABLE: [&str; 12] = [
+/// What may be replaced: names of interfaces, addresses, and the directory of the control socket.
+const REPLACEABLE: [&str; 6] = [
     "server.listen",
     "server.run_dir",
     "access.interface",
     "uplink.interface",
     "uplink.next_hop",
     "host.interface",
-    "network.server_address",
-    "network.pool",
-    "network.dns",
-    "network.nbns",
-    "auth.chap_secrets",
-    "user",
 ];
 
-/// The user that tests and demo log in as.
-pub const USER: &str = "alice";
-/// Her password, with a space in it.
-pub const PASSWORD: &str = "correct horse";
+/// Somebody who may log in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Name.
+    pub name: String,
+    /// Password.
+    pub password: String,
+}
 
 impl Configuration {
     /// `examples/NAME.toml`, for a server that stands on the [`road`] and keeps its files in `directory`.
@@ -50,34 +48,38 @@ impl Configuration {
         let mut configuration = Self {
             table: toml::from_str(&text).with_context(|| path.display().to_string())?,
         };
-        let run_dir = directory.join("run");
-        let secrets = directory.join("chap-secrets");
-        if !secrets.exists() {
-            std::fs::write(&secrets, format!("{USER} * \"{PASSWORD}\" *\n"))?;
-        }
         let text = |text: &dyn std::fmt::Display| toml::Value::String(text.to_string());
         configuration.set(
             "server.listen",
             toml::Value::Array(vec![text(&road::SERVER)]),
         )?;
-        configuration.set("server.run_dir", text(&run_dir.display()))?;
+        configuration.set("server.run_dir", text(&directory.join("run").display()))?;
         configuration.set("access.interface", text(&road::ACCESS_INTERFACE))?;
-        configuration.set("network.server_address", text(&"10.20.0.1"))?;
-        configuration.set(
-            "network.pool",
-            toml::Value::Array(vec![text(&"10.20.0.10-10.20.15.250")]),
-        )?;
-        configuration.set("auth.chap_secrets", text(&secrets.display()))?;
-        if configuration.table.contains_key("user") {
-            configuration.table.remove("user");
-        }
-        if configuration.table.contains_key("uplink") {
+        if configuration.get("uplink").is_some() {
             configuration.set("uplink.interface", text(&road::UPLINK_INTERFACE))?;
-            if configuration.get("uplink.next_hop").is_some() {
-                configuration.set("uplink.next_hop", text(&road::NEXT_HOP))?;
-            }
+            configuration.set("uplink.next_hop", text(&road::NEXT_HOP))?;
         }
         Ok(configuration)
+    }
+
+    /// The last of the example's users: one without an address of his own, so that he may call many times.
+    pub fn user(&self) -> Result<User> {
+        let user = self
+            .table
+            .get("user")
+            .and_then(toml::Value::as_array)
+            .and_then(|users| users.last())
+            .context("the example has no user")?;
+        let text = |key: &str| {
+            user.get(key)
+                .and_then(toml::Value::as_str)
+                .map(str::to_owned)
+                .with_context(|| format!("the example's user has no {key}"))
+        };
+        Ok(User {
+            name: text("name")?,
+            password: text("password")?,
+        })
     }
 
     fn get(&self, path: &str) -> Option<&toml::Value> {
