@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod console;
+pub mod demo;
 pub mod deploy;
 pub mod ebpf;
 pub mod lab;

@@ -15,6 +15,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Watch a PPTP call come up through AF_XDP and carry data, in namespaces of this machine
+    Demo(xtask::demo::Args),
     /// Check the house rules: arrows between crates, unsafe, file length, licences, the XDP object
     Tidy,
     /// Install binaries, XDP object, configuration and systemd unit under a folder
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         .parent()
         .unwrap_or(Path::new("."));
     let result = match arguments.chore {
+        Chore::Demo(args) => xtask::demo::run(&args),
         Chore::Tidy => xtask::tidy::run(root).map(|found| say(&found)),
         Chore::Deploy(args) => xtask::deploy::run(&args, root).map(|files| {
             for file in files {

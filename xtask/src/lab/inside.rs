@@ -15,6 +15,7 @@ use rustix::system::RebootCommand;
 use serde::{Deserialize, Serialize};
 
 use super::guest::Orders;
+use super::netns::Namespace;
 use super::transfer::{self, Direction, Moved};
 
 /// The guest's first process: sets the guest up as its orders say, runs the command, switches off. Does not return.
@@ -386,9 +387,17 @@ fn addresses(interface: &str) -> Result<Option<(String, String)>> {
     Ok(after("inet").zip(after("peer")))
 }
 
-/// Pings `target`; how many answers came, and their average round trip in milliseconds.
-pub(crate) fn ping(target: &str, count: u32) -> Result<(u32, f64)> {
-    let output = Command::new("ping")
+fn ping(target: &str, count: u32) -> Result<(u32, f64)> {
+    pings(&mut Command::new("ping"), target, count)
+}
+
+/// Pings `target` from inside `namespace`; how many answers came, and their average round trip in milliseconds.
+pub fn ping_from(namespace: &Namespace, target: &str, count: u32) -> Result<(u32, f64)> {
+    pings(&mut namespace.command("ping"), target, count)
+}
+
+fn pings(command: &mut Command, target: &str, count: u32) -> Result<(u32, f64)> {
+    let output = command
         .args([
             "-n",
             "-q",
@@ -403,11 +412,13 @@ pub(crate) fn ping(target: &str, count: u32) -> Result<(u32, f64)> {
         .stdin(Stdio::null())
         .output()
         .context("cannot start ping")?;
-    if String::from_utf8_lossy(&output.stderr).contains("unreachable") {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if errors.contains("unreachable") {
         // No route: ping gives up before its first packet.
         return Ok((0, 0.0));
     }
-    read_ping(&String::from_utf8_lossy(&output.stdout)).context("ping said nothing of use")
+    read_ping(&String::from_utf8_lossy(&output.stdout))
+        .with_context(|| format!("ping said nothing of use: {errors}"))
 }
 
 /// The numbers of ping's last two lines.
