@@ -26,7 +26,7 @@ pub use load::{load, machine};
 pub use parse::{MTU, parse};
 
 use crate::aaa::Users;
-use crate::pool::Range;
+use crate::pool::{Pool, Range};
 
 /// A configuration that can be run, and what an operator should look at all the same.
 #[derive(Clone)]
@@ -58,6 +58,17 @@ pub struct Config {
     pub limits: Limits,
     /// The log.
     pub log: Log,
+}
+
+impl Config {
+    /// The address pool: all free, but for what belongs to certain users and our own address.
+    pub fn pool(&self) -> Pool {
+        let own = Range::single(self.network.server_address);
+        Pool::new(
+            &self.network.pool,
+            self.users.fixed().chain(core::iter::once(own)),
+        )
+    }
 }
 
 /// `[server]`.
