@@ -4,5 +4,8 @@
 pub mod aaa;
 pub mod admin;
 pub mod cause;
+pub mod cli;
 pub mod config;
+pub mod log;
+pub mod pcapng;
 pub mod pool;

@@ -299,8 +299,8 @@ mod tests {
             state = state
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
-            let mostly_take = (step / 300) % 2 == 0;
-            if ((state >> 33) % 4 != 0) == mostly_take {
+            let mostly_take = (step / 300).is_multiple_of(2);
+            if (state >> 33).is_multiple_of(4) != mostly_take {
                 match pool.allocate(&Addresses::Pool) {
                     Ok(address) => {
                         assert!(!held.contains(&address), "{address} was given twice");
