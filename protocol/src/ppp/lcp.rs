@@ -1,5 +1,7 @@
 //! The Link Control Protocol (RFC 1661 §5 and §6, RFC 1570).
 
+use core::time::Duration;
+
 use rand_chacha::ChaCha8Rng;
 use rand_core::Rng as _;
 
@@ -341,6 +343,11 @@ impl Lcp {
     /// Why LCP cannot go on, if so.
     pub fn take_end(&mut self) -> Option<End> {
         self.negotiation.options.end.take()
+    }
+
+    /// The Restart timer that suits the path.
+    pub fn restart(&self) -> Duration {
+        self.negotiation.restart()
     }
 
     /// Whether LCP is open.

@@ -511,7 +511,10 @@ impl Link {
             ipcp,
             mtu,
             transmit: self.lcp.transmit_terms(),
-            timing: self.timing(),
+            timing: Timing {
+                restart: self.lcp.restart(),
+                ..self.timing()
+            },
         };
         match Network::start(start, now) {
             Ok(network) => {

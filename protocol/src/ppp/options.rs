@@ -1,6 +1,7 @@
 //! One engine for the option negotiations of LCP, IPCP and CCP (RFC 1661 §4 and §5): what differs between them is
 //! which options they ask for and how they judge the peer's, and that is [`Options`].
 
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::config::Timing;
@@ -12,6 +13,9 @@ use crate::wire::ppp::Protocol;
 /// Refusals in a row, in either direction, before a negotiation is given up. Max-Failure makes two honest sides
 /// converge well before.
 const MAX_ROUNDS: u8 = 20;
+
+/// The longest that the Restart timer grows to.
+const MAX_RESTART: Duration = Duration::from_secs(12);
 
 /// What one option of the peer's Configure-Request deserves.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -105,6 +109,9 @@ pub struct Negotiation<O> {
     request: Vec<u8>,
     /// The last request has had its answer; another one to it is an echo of a repetition.
     answered: bool,
+    /// Whether the last request, and the one before it, were sent more than once.
+    repeated: bool,
+    repeated_before: bool,
     /// Requests are kept back until [`Self::release`].
     held: bool,
     /// The peer sent Terminate-Ack while our request was under way: it was not ready.
@@ -128,6 +135,8 @@ impl<O: Options> Negotiation<O> {
             identifier: 0,
             request: Vec::new(),
             answered: true,
+            repeated: false,
+            repeated_before: false,
             held: false,
             peer_was_closed: false,
             restarts_left: 0,
@@ -216,8 +225,13 @@ impl<O: Options> Negotiation<O> {
         self.run(event, None, now);
     }
 
+    /// What the Restart timer is set to.
+    pub fn restart(&self) -> Duration {
+        self.timing.restart
+    }
+
     /// Shortens or lengthens the Restart timer from its next start on.
-    pub fn set_restart(&mut self, restart: core::time::Duration) {
+    pub fn set_restart(&mut self, restart: Duration) {
         self.timing.restart = restart;
     }
 
@@ -354,7 +368,10 @@ impl<O: Options> Negotiation<O> {
         // RFC 1661 §5.2: identifier and options must be those of our last request. An Ack that comes a second time
         // answers a repetition of the request; the table would call that crossed lines and start over, which on a path
         // slower than the Restart timer never ends.
-        if self.is_answer(packet) && packet.data == self.request {
+        if !self.is_answer(packet) {
+            return;
+        }
+        if packet.data == self.request {
             self.answered = true;
             self.refusals_received = 0;
             self.options.acknowledged();
@@ -405,8 +422,19 @@ impl<O: Options> Negotiation<O> {
         }
     }
 
-    fn is_answer(&self, packet: &Packet<'_>) -> bool {
-        !self.answered && packet.identifier == self.identifier
+    /// Whether this answers our last request, and is the first to do so.
+    fn is_answer(&mut self, packet: &Packet<'_>) -> bool {
+        let current = packet.identifier == self.identifier;
+        let before = packet.identifier == self.identifier.wrapping_sub(1);
+        if current && !self.answered {
+            return true;
+        }
+        // Two answers to one request: the path is slower than the Restart timer. Repetitions that cross the answers
+        // make either side start over (RFC 1661 §4.3), again and again, unless it grows.
+        if (current && self.repeated) || (before && self.repeated_before) {
+            self.timing.restart = MAX_RESTART.min(self.timing.restart * 2);
+        }
+        false
     }
 
     /// One step of the automaton. `answer` (code, identifier, data) is what the sca, scn, sta, scj and ser of this
@@ -478,7 +506,9 @@ impl<O: Options> Negotiation<O> {
         if changed {
             self.identifier = self.identifier.wrapping_add(1);
             self.request = self.options.request().into_bytes();
+            self.repeated_before = self.repeated;
         }
+        self.repeated = !changed;
         self.answered = false;
         self.peer_was_closed = false;
         self.restarts_left = self.restarts_left.saturating_sub(1);
