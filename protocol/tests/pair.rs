@@ -1,4 +1,9 @@
 //! Our client against our server: the phases of a call over wires of all kinds.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests fail by panicking, and print the table they check"
+)]
 
 #[path = "pair/harness.rs"]
 mod harness;

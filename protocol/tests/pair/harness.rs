@@ -91,6 +91,9 @@ pub struct End_ {
     pub sent: Vec<Vec<u8>>,
 }
 
+/// Picks frames off the wire.
+pub type Filter = Box<dyn FnMut(Side, &[u8]) -> bool>;
+
 struct InFlight {
     at: Time,
     order: u64,
@@ -105,7 +108,7 @@ pub struct Pair {
     pub counts: Counts,
     pub ends: [End_; 2],
     /// Takes a frame off the wire when it returns true; called with the sender.
-    pub filter: Box<dyn FnMut(Side, &[u8]) -> bool>,
+    pub filter: Filter,
     /// Answer of whoever judges, and how long that takes.
     pub verdict: Box<dyn Fn(&turnpike_protocol::ppp::Credentials) -> Verdict>,
     pub verdict_delay: Duration,
@@ -400,7 +403,7 @@ impl Pair {
     /// Both ends agree, and where encryption is required the same keys run at both ends of each direction.
     pub fn assert_agreed(&self, encrypted: bool) {
         let [client, server] = &self.ends;
-        let (at_client, at_server) = (client.up.unwrap(), server.up.unwrap());
+        let (at_client, at_server) = (client.up.expect("both ends are up"), server.up.unwrap());
         assert_eq!(at_client.address, at_server.address);
         assert_eq!(at_client.server_address, at_server.server_address);
         assert_eq!(at_client.dns, at_server.dns);
