@@ -109,25 +109,20 @@ pub fn run(args: &Args, root: &Path) -> Result<bool> {
 
 fn stages(args: &Args, root: &Path) -> Result<Vec<Stage>> {
     let mut stages = Vec::new();
-    let mut chore = |name: &str, words: &[&str]| -> Result<()> {
-        let mut command = if name == "demo" && !needs::is_root() {
-            let mut command = Command::new("sudo");
-            command.args(["-n", "--preserve-env", "--"]);
-            command.arg(std::env::current_exe()?);
-            command
-        } else {
-            Command::new(std::env::current_exe()?)
-        };
-        command.args(words).env("TURNPIKE_BIN_DIR", target(true)?);
-        stages.push(Stage {
-            name: name.to_owned(),
-            command,
-            counts: false,
-        });
-        Ok(())
+    let mut demo = if needs::is_root() {
+        Command::new(std::env::current_exe()?)
+    } else {
+        let mut command = Command::new("sudo");
+        command.args(["-n", "--preserve-env", "--"]);
+        command.arg(std::env::current_exe()?);
+        command
     };
-    chore("demo", &["demo"])?;
-    chore("tidy", &["tidy"])?;
+    demo.arg("demo").env("TURNPIKE_BIN_DIR", target(true)?);
+    stages.push(Stage {
+        name: "demo".to_owned(),
+        command: demo,
+        counts: false,
+    });
     for (name, words) in [
         ("rustfmt", &["fmt", "--all", "--check"][..]),
         (
@@ -141,6 +136,10 @@ fn stages(args: &Args, root: &Path) -> Result<Vec<Stage>> {
                 "-D",
                 "warnings",
             ],
+        ),
+        (
+            "tidy",
+            &["run", "--quiet", "--package", "xtask", "--", "tidy"],
         ),
         (
             "build",
