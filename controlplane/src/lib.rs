@@ -3,9 +3,22 @@
 
 pub mod aaa;
 pub mod admin;
+mod async_fd;
+pub mod backend;
+pub mod calls;
 pub mod cause;
 pub mod cli;
 pub mod config;
+pub mod counts;
+pub mod driver;
+pub mod gre_socket;
+pub mod listener;
+pub mod lock;
 pub mod log;
+pub mod neighbours;
 pub mod pcapng;
 pub mod pool;
+pub mod server;
+pub mod sessions;
+pub mod switchboard;
+pub mod tunnel;

@@ -1,0 +1,83 @@
+//! What the control plane counts, by name.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::cause::Cause;
+
+/// A counter that many may raise.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// One more.
+    pub fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Its value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Everything that is counted since start.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// TCP connections accepted.
+    pub connections: Count,
+    /// Connections that a limit turned away, with or without an answer.
+    pub connections_refused: Count,
+    /// Connections closed to make room because they had said nothing of use.
+    pub connections_displaced: Count,
+    /// Control connections that came up.
+    pub started: Count,
+    /// Calls refused before they had an id.
+    pub refused: Count,
+    /// Logins refused.
+    pub login_failed: Count,
+    /// Calls that came up.
+    pub up: Count,
+    ended: EndedBy,
+}
+
+#[derive(Debug)]
+struct EndedBy(Vec<Count>);
+
+impl Default for EndedBy {
+    fn default() -> Self {
+        Self(Cause::ALL.iter().map(|_| Count::default()).collect())
+    }
+}
+
+impl Counts {
+    /// A call ended.
+    pub fn ended(&self, cause: Cause) {
+        let index = Cause::ALL.iter().position(|other| *other == cause);
+        if let Some(count) = index.and_then(|index| self.ended.0.get(index)) {
+            count.add();
+        }
+    }
+
+    /// All of them by name; causes of ends only where there were any.
+    pub fn by_name(&self) -> BTreeMap<String, u64> {
+        let mut all: BTreeMap<String, u64> = [
+            ("connections", &self.connections),
+            ("connections_refused", &self.connections_refused),
+            ("connections_displaced", &self.connections_displaced),
+            ("control_connections_up", &self.started),
+            ("calls_refused", &self.refused),
+            ("logins_failed", &self.login_failed),
+            ("calls_up", &self.up),
+        ]
+        .into_iter()
+        .map(|(name, count)| (name.to_owned(), count.get()))
+        .collect();
+        for (cause, count) in Cause::ALL.iter().zip(&self.ended.0) {
+            if count.get() > 0 {
+                all.insert(format!("ended_{}", cause.name()), count.get());
+            }
+        }
+        all
+    }
+}

@@ -1,0 +1,604 @@
+//! The one place that waits for everything a tunnel lives on: its TCP connection, its workers, its timers, operators
+//! and the end of the server.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tracing::{Instrument, debug, info, info_span, warn};
+use turnpike_dataplane::api::{CallRef, Encryption};
+use turnpike_protocol::ppp::{Credentials, Grant};
+use turnpike_protocol::{CallId, Time};
+
+use crate::aaa::{Attempt, Users};
+use crate::calls::Calls;
+use crate::cause::Cause;
+use crate::counts::Counts;
+use crate::listener::Ticket;
+use crate::neighbours::Lookups;
+use crate::pool::Pool;
+use crate::sessions::{Order, Sessions};
+use crate::switchboard::{Inbox, Mail, Switchboard};
+use crate::tunnel::{Action, Ended, Notice, Placement, Refusal, Settings, Tunnel};
+
+/// Octets that may wait for a client that does not read; then the connection is closed. Control messages are at most
+/// 220 octets, so a client that is served at all never gets there.
+const MAX_UNSENT: usize = 32 * 1024;
+
+/// How long what is still to be sent may take when the connection is closed.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How clients' GRE finds its way.
+pub enum Paths {
+    /// As Linux' routes say.
+    Linux(Lookups),
+    /// Every client is on link. For networks without routers, and for tests.
+    OnLink,
+}
+
+impl Paths {
+    async fn next_hop(&self, peer: Ipv4Addr, local: Ipv4Addr) -> io::Result<Ipv4Addr> {
+        match self {
+            Self::Linux(lookups) => lookups.next_hop(peer, local).await,
+            Self::OnLink => Ok(peer),
+        }
+    }
+
+    fn want(&self, via: Ipv4Addr) {
+        if let Self::Linux(lookups) = self {
+            lookups.want(via);
+        }
+    }
+
+    fn unwant(&self, via: Ipv4Addr) {
+        if let Self::Linux(lookups) = self {
+            lookups.unwant(via);
+        }
+    }
+}
+
+/// What a login may give besides the user's address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Terms {
+    /// Our inner address.
+    pub server_address: Ipv4Addr,
+    /// DNS servers.
+    pub dns: [Option<Ipv4Addr>; 2],
+    /// NetBIOS name servers.
+    pub nbns: [Option<Ipv4Addr>; 2],
+}
+
+/// A clock whose origin is the start of the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: std::time::Instant,
+}
+
+impl Clock {
+    /// Starts now.
+    pub fn start() -> Self {
+        Self {
+            origin: std::time::Instant::now(),
+        }
+    }
+
+    /// When it started.
+    pub fn origin(&self) -> std::time::Instant {
+        self.origin
+    }
+
+    /// Now.
+    pub fn now(&self) -> Time {
+        Time::ZERO + self.origin.elapsed()
+    }
+
+    fn instant(&self, time: Time) -> Instant {
+        Instant::from_std(self.origin) + time.since(Time::ZERO)
+    }
+}
+
+/// Everything that tunnels share.
+pub struct Shared {
+    /// Settings of all tunnels.
+    pub settings: Settings,
+    /// What logins give.
+    pub terms: Terms,
+    /// The clock of all tunnels.
+    pub clock: Clock,
+    /// Call ids.
+    pub calls: Mutex<Calls>,
+    /// Who may come in.
+    pub users: Users,
+    /// Inner addresses.
+    pub pool: Mutex<Pool>,
+    /// The workers.
+    pub switchboard: Switchboard,
+    /// Next hops.
+    pub paths: Paths,
+    /// What operators see.
+    pub sessions: Sessions,
+    /// What is counted.
+    pub counts: Counts,
+    /// Changes when routes change.
+    pub routes: watch::Receiver<u64>,
+    /// True when the server goes down.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// A client that has just been accepted.
+pub struct Guest {
+    /// Its connection.
+    pub stream: TcpStream,
+    /// The address that it dialled.
+    pub local: Ipv4Addr,
+    /// Its own.
+    pub peer: Ipv4Addr,
+    /// Its place.
+    pub ticket: Ticket,
+    /// The way to its task.
+    pub orders: mpsc::UnboundedSender<Order>,
+    /// There is no room: tell it so, within this time.
+    pub refuse: Option<Duration>,
+}
+
+/// Serves one control connection until it and its calls are over.
+pub async fn run(guest: Guest, orders: mpsc::UnboundedReceiver<Order>, shared: Arc<Shared>) {
+    let Guest {
+        stream,
+        local,
+        peer,
+        ticket,
+        orders: own_orders,
+        refuse,
+    } = guest;
+    let number = ticket.number();
+    let span = info_span!("tunnel", tunnel = number, client = %peer);
+    let (inbox, mail) = Inbox::new();
+    let mut settings = shared.settings.clone();
+    let now = shared.clock.now();
+    let tunnel = match refuse {
+        None => Tunnel::new(settings, local, peer, now),
+        Some(time) => {
+            settings.setup_time = settings.setup_time.min(time);
+            Tunnel::refusing(settings, local, peer, now)
+        }
+    };
+    let driver = Driver {
+        tunnel,
+        ticket,
+        stream: Some(stream),
+        unsent: Vec::new(),
+        closing: None,
+        shut: false,
+        inbox,
+        orders: own_orders,
+        held: Vec::new(),
+        vias: Vec::new(),
+        shared,
+    };
+    driver.run(mail, orders).instrument(span).await;
+}
+
+struct Driver {
+    tunnel: Tunnel,
+    ticket: Ticket,
+    /// `None` once the connection is closed; the tunnel lives on until its calls are forgotten.
+    stream: Option<TcpStream>,
+    /// Octets that the kernel would not take yet.
+    unsent: Vec<u8>,
+    /// The tunnel is done with the connection; at this time it is closed even if not everything was sent.
+    closing: Option<Instant>,
+    /// Everything was sent and we said so; the client's end is awaited, since a reset could overtake what it has not
+    /// read yet.
+    shut: bool,
+    inbox: Inbox,
+    orders: mpsc::UnboundedSender<Order>,
+    /// Calls that are published.
+    held: Vec<CallRef>,
+    /// Next hops that are kept for calls.
+    vias: Vec<(CallRef, Ipv4Addr)>,
+    shared: Arc<Shared>,
+}
+
+impl Driver {
+    async fn run(mut self, mut mail: Mail, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let mut routes = self.shared.routes.clone();
+        let mut stopping = self.shared.stopping.clone();
+        let mut following = true;
+        let mut told = false;
+        let mut buffer = [0; 2048];
+        loop {
+            self.act().await;
+            if self.tunnel.is_finished() && self.stream.is_none() {
+                return;
+            }
+            let clock = self.shared.clock;
+            let now = || clock.now();
+            let deadline = self.tunnel.deadline().map(|at| clock.instant(at));
+            tokio::select! {
+                biased;
+                () = stopped(&mut stopping), if !told => {
+                    told = true;
+                    self.tunnel.shut_down(Cause::ServerStopping, now());
+                }
+                Some(order) = orders.recv() => match order {
+                    Order::Kill(call, cause) => self.tunnel.kill(call, cause, now()),
+                    Order::Displace => self.lost(&io::Error::other("displaced")),
+                },
+                Some(event) = mail.next() => {
+                    self.tunnel.event(event, now());
+                    while let Some(event) = mail.try_next() {
+                        self.act().await;
+                        self.tunnel.event(event, now());
+                    }
+                }
+                () = until(deadline) => self.tunnel.handle_timeout(now()),
+                () = until(self.closing), if self.stream.is_some() => self.stream = None,
+                changed = routes.changed(), if following => {
+                    following = changed.is_ok();
+                    self.reroute().await;
+                }
+                ready = ready(&self.stream, !self.unsent.is_empty()) => {
+                    match ready {
+                        Ok(Ready::Read) => self.read(&mut buffer),
+                        Ok(Ready::Write) => self.flush(),
+                        Err(error) => self.lost(&error),
+                    }
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) {
+        let Some(stream) = &self.stream else { return };
+        match stream.try_read(buffer) {
+            Ok(0) => {
+                self.stream = None;
+                self.tunnel.hung_up(self.shared.clock.now());
+            }
+            Ok(_) if self.closing.is_some() => {}
+            Ok(octets) => self
+                .tunnel
+                .receive(&buffer[..octets], self.shared.clock.now()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => self.lost(&error),
+        }
+    }
+
+    fn lost(&mut self, error: &io::Error) {
+        debug!(%error, "control connection lost");
+        self.stream = None;
+        self.tunnel.hung_up(self.shared.clock.now());
+    }
+
+    fn flush(&mut self) {
+        while let Some(stream) = &self.stream {
+            if self.unsent.is_empty() {
+                break;
+            }
+            match stream.try_write(&self.unsent) {
+                Ok(octets) => drop(self.unsent.drain(..octets)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => self.lost(&error),
+            }
+        }
+        if self.closing.is_some()
+            && !self.shut
+            && let Some(stream) = &self.stream
+        {
+            self.shut = true;
+            if SockRef::from(stream)
+                .shutdown(std::net::Shutdown::Write)
+                .is_err()
+            {
+                self.stream = None;
+            }
+        }
+    }
+
+    /// Does everything that the tunnel wants done, in its order.
+    async fn act(&mut self) {
+        let mut acted = false;
+        while let Some(action) = self.tunnel.poll() {
+            acted = true;
+            match action {
+                Action::Tcp(octets) => {
+                    self.unsent.extend_from_slice(&octets);
+                    self.flush();
+                    if self.unsent.len() > MAX_UNSENT {
+                        self.lost(&io::Error::other("the client does not read"));
+                    }
+                }
+                Action::Data(command) => {
+                    if self.shared.switchboard.send(command).await.is_err() {
+                        debug!("a command found no worker");
+                    }
+                }
+                Action::Place { peer_id } => {
+                    let placement = self.place().await;
+                    let now = self.shared.clock.now();
+                    self.tunnel.placed(peer_id, placement, now);
+                }
+                Action::Authenticate { call, credentials } => {
+                    let verdict = self.judge(&credentials);
+                    let now = self.shared.clock.now();
+                    self.tunnel.verdict(call, verdict, now);
+                }
+                Action::Notice(notice) => self.note(notice),
+                Action::Ended(ended) => self.free(&ended),
+                Action::Close => {
+                    self.closing = Some(Instant::now() + LINGER);
+                    self.flush();
+                }
+            }
+        }
+        if acted {
+            self.publish().await;
+        }
+    }
+
+    async fn publish(&mut self) {
+        let captures = self.shared.sessions.publish(
+            self.ticket.number(),
+            self.tunnel.snapshots(),
+            &mut self.held,
+            &self.orders,
+        );
+        for (call, capture) in captures {
+            // Workers that stopped have nothing to capture.
+            let _ = self.shared.switchboard.capture(call, capture).await;
+        }
+    }
+
+    async fn place(&mut self) -> Result<Placement, Cause> {
+        let (local, peer) = self.tunnel.ends();
+        let via = self
+            .shared
+            .paths
+            .next_hop(peer, local)
+            .await
+            .map_err(|error| {
+                warn!(%error, "no way back to the client");
+                Cause::ServerFault
+            })?;
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| {
+            warn!(%error, "no randomness");
+            Cause::ServerFault
+        })?;
+        let call = lock(&self.shared.calls)
+            .lease(local, peer)
+            .map_err(|_| Cause::TooManyCalls)?;
+        if self
+            .shared
+            .switchboard
+            .register(call, self.inbox.clone())
+            .await
+            .is_err()
+        {
+            lock(&self.shared.calls).free(call);
+            return Err(Cause::ServerStopping);
+        }
+        self.shared.paths.want(via);
+        self.vias.push((call, via));
+        Ok(Placement { call, via, seed })
+    }
+
+    fn judge(&self, credentials: &Credentials) -> Result<Grant, Refusal> {
+        let Credentials::MsChapV2 {
+            challenge,
+            peer_challenge,
+            nt_response,
+            name,
+            ..
+        } = credentials;
+        let admission = self
+            .shared
+            .users
+            .authenticate(&Attempt {
+                name,
+                challenge,
+                peer_challenge,
+                nt_response,
+            })
+            .map_err(Refusal::new)?;
+        let address = lock(&self.shared.pool)
+            .allocate(&admission.addresses)
+            .map_err(Refusal::new)?;
+        let Terms {
+            server_address,
+            dns,
+            nbns,
+        } = self.shared.terms;
+        Ok(Grant {
+            authenticator_response: admission.success.authenticator_response,
+            keys: Some(admission.success.keys),
+            address,
+            server_address,
+            dns,
+            nbns,
+        })
+    }
+
+    fn free(&mut self, ended: &Ended) {
+        self.vias.retain(|(call, via)| {
+            let ours = *call == ended.call;
+            if ours {
+                self.shared.paths.unwant(*via);
+            }
+            !ours
+        });
+        if let Some(address) = ended.address {
+            lock(&self.shared.pool).release(address);
+        }
+        lock(&self.shared.calls).free(ended.call);
+        self.shared.counts.ended(ended.cause);
+        let counters = &ended.counters;
+        info!(
+            call = ended.call.id.0,
+            cause = ended.cause.name(),
+            user = ended.user.as_deref().unwrap_or("-"),
+            address = %ended.address.map_or_else(|| "-".to_owned(), |a| a.to_string()),
+            up_seconds = ended.up.map_or(0, |up| up.as_secs()),
+            received_packets = counters.received_packets,
+            received_octets = counters.received_octets,
+            sent_packets = counters.sent_packets,
+            sent_octets = counters.sent_octets,
+            missing = counters.missing,
+            dropped = counters.dropped,
+            "call ended: {}",
+            ended.cause.text()
+        );
+    }
+
+    fn note(&self, notice: Notice) {
+        let counts = &self.shared.counts;
+        match notice {
+            Notice::Started(peer) => {
+                self.ticket.proven();
+                counts.started.add();
+                info!(
+                    host = %peer.host_name,
+                    vendor = %peer.vendor,
+                    firmware = peer.firmware,
+                    "control connection up"
+                );
+            }
+            Notice::Refused {
+                peer_id: CallId(peer_call),
+                cause,
+            } => {
+                counts.refused.add();
+                warn!(
+                    peer_call,
+                    cause = cause.name(),
+                    "call refused: {}",
+                    cause.text()
+                );
+            }
+            Notice::LoginFailed {
+                call,
+                user,
+                code,
+                cause,
+            } => {
+                counts.login_failed.add();
+                match code {
+                    Some(code) => warn!(
+                        call = call.id.0,
+                        user,
+                        client = %call.peer,
+                        "login failed: E={code}: {}",
+                        cause.text()
+                    ),
+                    None => warn!(
+                        call = call.id.0,
+                        user,
+                        client = %call.peer,
+                        "login refused: {}",
+                        cause.text()
+                    ),
+                }
+            }
+            Notice::Up {
+                call,
+                user,
+                address,
+                mtu,
+                encryption,
+                mppe,
+            } => {
+                counts.up.add();
+                let mppe = match (encryption, mppe) {
+                    (Encryption::Plain, _) => "none".to_owned(),
+                    (Encryption::Required, None) => "required".to_owned(),
+                    (Encryption::Required, Some(mppe)) => {
+                        let mode = if mppe.stateless {
+                            "stateless"
+                        } else {
+                            "stateful"
+                        };
+                        format!("{}-bit {mode}", mppe.bits)
+                    }
+                };
+                info!(
+                    call = call.id.0,
+                    user,
+                    client = %call.peer,
+                    %address,
+                    mppe,
+                    mtu,
+                    "call up"
+                );
+            }
+            Notice::Over(cause) => {
+                info!(
+                    cause = cause.name(),
+                    "control connection over: {}",
+                    cause.text()
+                );
+            }
+        }
+    }
+
+    async fn reroute(&mut self) {
+        if self.vias.is_empty() {
+            return;
+        }
+        let (local, peer) = self.tunnel.ends();
+        match self.shared.paths.next_hop(peer, local).await {
+            Ok(via) => {
+                for (_, kept) in &mut self.vias {
+                    if *kept != via {
+                        self.shared.paths.want(via);
+                        self.shared.paths.unwant(*kept);
+                        *kept = via;
+                    }
+                }
+                self.tunnel.reroute(via);
+            }
+            // Routes come and go while a routing daemon works: the old way is kept.
+            Err(error) => debug!(%error, "no way to the client just now"),
+        }
+    }
+}
+
+enum Ready {
+    Read,
+    Write,
+}
+
+async fn ready(stream: &Option<TcpStream>, write: bool) -> io::Result<Ready> {
+    let Some(stream) = stream else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        result = stream.writable(), if write => result.map(|()| Ready::Write),
+        result = stream.readable() => result.map(|()| Ready::Read),
+    }
+}
+
+/// Waits for the end of the server.
+pub async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    // The sender is gone only when the server is.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Both keep their books whole between any two statements.
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}

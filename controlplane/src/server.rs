@@ -1,0 +1,552 @@
+//! Start and end of a server.
+//!
+//! The order of the start: the right to the run directory, the raw GRE socket (Linux must not answer GRE with ICMP),
+//! ports and XDP program, workers, switchboard, Linux' tables, the control socket, and only then TCP 1723. The end
+//! goes the other way round: clients are told, workers finish, programs and the veth pair go.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::{info, warn};
+use turnpike_dataplane::api::{Command, Owners, Port, WorkerId};
+use turnpike_dataplane::ports::raw::GreSocket;
+use turnpike_dataplane::ports::{self, HostConfig, ModeChoice, Nic, Ports, PortsConfig};
+use turnpike_dataplane::rings::{self, RingSizes};
+use turnpike_dataplane::thread::{self, SpawnError};
+use turnpike_dataplane::worker::{Worker, WorkerConfig};
+use turnpike_dataplane::xsk::{Sizes, Xsk};
+use turnpike_protocol::gre::AckSettings;
+use turnpike_protocol::{CallId, Role};
+
+use crate::backend::Operator;
+use crate::calls::Calls;
+use crate::config::{Config, Listen, XdpMode};
+use crate::counts::Counts;
+use crate::driver::{Clock, Paths, Shared, Terms};
+use crate::listener::{self, Connections, Limits};
+use crate::lock::{self, Lock};
+use crate::neighbours::{Change, Follower, Interests, Lookups};
+use crate::pool::{Pool, Range};
+use crate::sessions::Sessions;
+use crate::switchboard::{Stopped, Switchboard};
+use crate::tunnel::Settings;
+use crate::{admin, gre_socket};
+
+/// How long clients may take to say goodbye when the server stops.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Control connections beyond one per call: clients that dial, hang up, or are told that the server is full.
+const SPARE_CONNECTIONS: usize = 1024;
+
+/// Calls in one control connection. Clients have one each; a concentrator of another kind may have more.
+const CALLS_PER_CONNECTION: u16 = 256;
+
+/// Owner and group may send operator commands (0o600: the owner alone, who is root).
+const SOCKET_MODE: u32 = 0o600;
+
+/// Why a server did not start, or ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another server runs, or the run directory cannot be used.
+    #[error(transparent)]
+    Lock(#[from] lock::Error),
+    /// Ports, XDP or sockets.
+    #[error(transparent)]
+    Ports(#[from] ports::Error),
+    /// A worker's thread.
+    #[error(transparent)]
+    Worker(#[from] SpawnError),
+    /// The workers ended by themselves.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// Something else of the system.
+    #[error("{doing}: {source}")]
+    System {
+        /// What was tried.
+        doing: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    let doing = doing.into();
+    |source| Error::System { doing, source }
+}
+
+/// Runs a server until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it does not start. What was made until then is taken back.
+pub fn run(config: &Config) -> Result<(), Error> {
+    // Workers have cores of their own; the control plane is content with little.
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .map_err(system("cannot start the runtime"))?
+        .block_on(serve(config))
+}
+
+async fn serve(config: &Config) -> Result<(), Error> {
+    let _lock = Lock::take(&config.server.run_dir)?;
+    allow_descriptors(config.limits.calls);
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(system("cannot wait for SIGTERM"))?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(system("cannot wait for SIGINT"))?;
+
+    let running = Running::start(config).await?;
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => info!("SIGINT: stopping"),
+    }
+    running.stop().await;
+    Ok(())
+}
+
+/// Everything that lives between start and end.
+struct Running {
+    shared: Arc<Shared>,
+    connections: Arc<Connections>,
+    ports: Arc<Mutex<Ports>>,
+    workers: Vec<JoinHandle<Xsk>>,
+    /// Ends clients when it turns true.
+    stopping: watch::Sender<bool>,
+    /// Listeners, netlink, raw socket, operators: dropped with this.
+    tasks: JoinSet<()>,
+}
+
+impl Running {
+    async fn start(config: &Config) -> Result<Self, Error> {
+        let clock = Clock::start();
+        let origin_unix_nanos = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(0));
+        let raw = GreSocket::open().map_err(system("cannot open a raw socket for GRE"))?;
+        let count = workers(config)?;
+        let (ports, devices) = Ports::open(&ports_config(config, count))?;
+        let ports = Arc::new(Mutex::new(ports));
+        let owners = Owners::round_robin(count);
+        let ends = rings::channels(count, &RingSizes::default())
+            .map_err(system("cannot make the rings of the workers"))?;
+        let mut threads = Vec::new();
+        let mut control_ends = Vec::new();
+        for ((index, device), (control_end, worker_end)) in (0..).zip(devices).zip(ends) {
+            let settings = worker_config(config, WorkerId(index), &owners, &lock(&ports));
+            let worker = Worker::new(settings, device, worker_end);
+            let cpu = config.server.cpus.get(usize::from(index)).copied();
+            threads.push(thread::spawn(worker, cpu, clock.origin())?);
+            control_ends.push(control_end);
+        }
+        // The tasks end by themselves when the last switchboard is gone.
+        let (switchboard, _) = Switchboard::start(control_ends, owners.clone())
+            .map_err(system("cannot watch the rings of the workers"))?;
+
+        for &prefix in &config.network.prefixes {
+            switchboard.send(Command::Pool { prefix }).await?;
+            lock(&ports).pool_add(prefix)?;
+        }
+
+        let index = |port| lock(&ports).index(port);
+        let access = index(Port::Access).unwrap_or_default();
+        let interests = Interests {
+            access,
+            uplink: index(Port::Uplink),
+            gateway: config.uplink.as_ref().and_then(|uplink| uplink.next_hop),
+        };
+        let (routes, routes_changed) = watch::channel(0);
+        let (stopping, stop) = watch::channel(false);
+        let mut start = [0; 2];
+        getrandom::fill(&mut start)
+            .map_err(|error| system("no randomness")(io::Error::other(error.to_string())))?;
+        let calls = Calls::new(
+            owners.clone(),
+            count,
+            config.limits.calls,
+            u16::from_ne_bytes(start),
+        );
+        let netlink = || system("cannot ask Linux for routes and neighbours (netlink)");
+        let shared = Arc::new(Shared {
+            settings: settings(config),
+            terms: Terms {
+                server_address: config.network.server_address,
+                dns: config.network.dns,
+                nbns: config.network.nbns,
+            },
+            clock,
+            calls: Mutex::new(calls),
+            users: config.users.clone(),
+            pool: Mutex::new(pool(config)),
+            switchboard: switchboard.clone(),
+            paths: Paths::Linux(Lookups::new(access).map_err(netlink())?),
+            sessions: Sessions::default(),
+            counts: Counts::default(),
+            routes: routes_changed,
+            stopping: stop.clone(),
+        });
+        let connections = Connections::new(Limits {
+            per_source: config.limits.connections_per_source,
+            total: config.limits.calls + SPARE_CONNECTIONS,
+        });
+
+        let mut tasks = JoinSet::new();
+        let raw_switchboard = switchboard.clone();
+        tasks.spawn(async move {
+            if let Err(error) = gre_socket::run(raw, raw_switchboard, stop).await {
+                warn!(%error, "fragmented GRE cannot be received");
+            }
+        });
+
+        let path = config.server.socket();
+        let operators = admin::Server::bind(&path, SOCKET_MODE).map_err(system(format!(
+            "cannot make the control socket {}",
+            path.display()
+        )))?;
+        let operator = Arc::new(Operator {
+            shared: shared.clone(),
+            connections: connections.clone(),
+            ports: ports.clone(),
+            owners,
+            cpus: (0..count)
+                .map(|worker| config.server.cpus.get(worker).copied())
+                .collect(),
+            origin_unix_nanos,
+        });
+        tasks.spawn(async move { operators.serve(operator).await });
+
+        let (changes, mut changed) = mpsc::unbounded_channel();
+        let follower = Follower::start(interests, changes)
+            .await
+            .map_err(netlink())?;
+        let mut doors = Doors {
+            every_address: config.server.listen == Listen::EveryAddress,
+            shared: shared.clone(),
+            connections: connections.clone(),
+            ports: ports.clone(),
+            routes,
+            open: HashMap::new(),
+        };
+        // What is known already stands before the first client comes.
+        while let Ok(change) = changed.try_recv() {
+            doors.change(change).await?;
+        }
+        if let Listen::Addresses(addresses) = &config.server.listen {
+            for &address in addresses {
+                doors.open(address).map_err(system(format!(
+                    "cannot listen on {address} port {}",
+                    listener::PORT
+                )))?;
+            }
+        }
+        doors.say_listening();
+        let followed = shared.clone();
+        tasks.spawn(async move {
+            let Paths::Linux(lookups) = &followed.paths else {
+                return;
+            };
+            if let Err(error) = follower.run(lookups).await {
+                warn!(%error, "netlink failed: changes of routes and neighbours are not followed any more");
+            }
+        });
+        tasks.spawn(async move {
+            while let Some(change) = changed.recv().await {
+                if doors.change(change).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self {
+            shared,
+            connections,
+            ports,
+            workers: threads,
+            stopping,
+            tasks,
+        })
+    }
+
+    async fn stop(mut self) {
+        let calls = self.shared.sessions.len();
+        info!(
+            calls,
+            connections = self.connections.len(),
+            "telling clients"
+        );
+        self.stopping.send_replace(true);
+        let deadline = tokio::time::Instant::now() + FAREWELL;
+        while !(self.connections.is_empty() && self.shared.sessions.is_empty())
+            && tokio::time::Instant::now() < deadline
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let (calls, connections) = (self.shared.sessions.len(), self.connections.len());
+        if calls + connections > 0 {
+            warn!(calls, connections, "not all clients answered in time");
+        }
+        self.tasks.shutdown().await;
+
+        let stopped = self.shared.switchboard.send(Command::Stop).await;
+        if stopped.is_ok() {
+            let workers = std::mem::take(&mut self.workers);
+            let joined = tokio::task::spawn_blocking(move || {
+                // Devices are dropped here: sockets close before the programs that feed them go.
+                workers.into_iter().all(|worker| worker.join().is_ok())
+            });
+            match tokio::time::timeout(FAREWELL, joined).await {
+                Ok(Ok(true)) => {}
+                _ => warn!("a worker did not end well"),
+            }
+        }
+        self.report();
+    }
+
+    /// The last word: what was counted.
+    fn report(&self) {
+        for (worker, counters) in self.shared.switchboard.counters().iter().enumerate() {
+            let totals = counters.totals().filter(|(_, n)| *n > 0);
+            let drops = counters.reasons();
+            info!(
+                worker,
+                totals = list(totals.map(|(total, n)| (total.name(), n))),
+                drops = list(drops.map(|(reason, n)| (reason.name(), n))),
+                "worker's counters"
+            );
+        }
+        match lock(&self.ports).verdicts() {
+            Ok(verdicts) => {
+                let verdicts = verdicts.into_iter().filter(|(_, n)| *n > 0);
+                info!(verdicts = list(verdicts), "XDP program's counters");
+            }
+            Err(error) => warn!(%error, "counters of the XDP program"),
+        }
+        let counts: BTreeMap<_, _> = self.shared.counts.by_name();
+        let counts = counts.iter().filter(|(_, n)| **n > 0);
+        info!(
+            counts = list(counts.map(|(name, n)| (name.as_str(), *n))),
+            "control plane's counters"
+        );
+    }
+}
+
+/// `name=count` with blanks between.
+fn list<'a>(counts: impl Iterator<Item = (&'a str, u64)>) -> String {
+    counts
+        .map(|(name, count)| format!("{name}={count}"))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Follows Linux' tables: tells workers of neighbours and gateways, opens and closes listeners.
+struct Doors {
+    every_address: bool,
+    shared: Arc<Shared>,
+    connections: Arc<Connections>,
+    ports: Arc<Mutex<Ports>>,
+    routes: watch::Sender<u64>,
+    open: HashMap<Ipv4Addr, AbortHandle>,
+}
+
+impl Doors {
+    async fn change(&mut self, change: Change) -> Result<(), Stopped> {
+        let switchboard = &self.shared.switchboard;
+        match change {
+            Change::Neighbour { port, address, mac } => {
+                switchboard
+                    .send(Command::Neighbour { port, address, mac })
+                    .await
+            }
+            Change::Gateway(via) => {
+                match via {
+                    Some(via) => info!(%via, "next hop of the uplink"),
+                    None => info!("no next hop on the uplink: Linux routes"),
+                }
+                switchboard.send(Command::DefaultRoute { via }).await
+            }
+            Change::LocalAdded(address) => {
+                if self.every_address {
+                    match self.open(address) {
+                        Ok(()) => {
+                            info!(%address, "listening on an address of the access interface")
+                        }
+                        Err(error) => warn!(%address, %error, "cannot listen"),
+                    }
+                }
+                Ok(())
+            }
+            Change::LocalRemoved(address) => {
+                if self.every_address {
+                    self.close(address);
+                }
+                Ok(())
+            }
+            Change::Routes => {
+                self.routes.send_modify(|generation| *generation += 1);
+                Ok(())
+            }
+        }
+    }
+
+    fn open(&mut self, address: Ipv4Addr) -> io::Result<()> {
+        if self.open.contains_key(&address) {
+            return Ok(());
+        }
+        let listener = listener::bind(address, listener::PORT)?;
+        // GRE of the first call may come right after its reply.
+        lock(&self.ports)
+            .local_add(address)
+            .map_err(io::Error::other)?;
+        let task = listener::run(listener, self.connections.clone(), self.shared.clone());
+        self.open.insert(address, tokio::spawn(task).abort_handle());
+        Ok(())
+    }
+
+    fn close(&mut self, address: Ipv4Addr) {
+        if let Some(listener) = self.open.remove(&address) {
+            listener.abort();
+            info!(%address, "not listening any more: the access interface lost the address");
+            if let Err(error) = lock(&self.ports).local_remove(address) {
+                warn!(%address, %error, "GRE to the address is still taken");
+            }
+        }
+    }
+
+    fn say_listening(&self) {
+        let mut addresses: Vec<_> = self.open.keys().collect();
+        addresses.sort();
+        let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+        let modes = lock(&self.ports).modes();
+        let modes: Vec<_> = modes
+            .iter()
+            .map(|port| format!("{}={}({})", port.port, port.interface, port.mode))
+            .collect();
+        info!(
+            addresses = addresses.join(" "),
+            tcp = listener::PORT,
+            xdp = modes.join(" "),
+            workers = self.shared.switchboard.counters().len(),
+            "listening"
+        );
+    }
+}
+
+impl Drop for Doors {
+    fn drop(&mut self) {
+        for listener in self.open.values() {
+            listener.abort();
+        }
+    }
+}
+
+/// As many workers as configured, or as cores and queues allow.
+fn workers(config: &Config) -> Result<usize, Error> {
+    if let Some(workers) = config.server.workers {
+        return Ok(usize::from(workers).max(1));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut count = cores.min(64);
+    let uplink = config.uplink.as_ref().map(|uplink| &uplink.interface);
+    for interface in [Some(&config.access.interface), uplink]
+        .into_iter()
+        .flatten()
+    {
+        count = count.min(ports::queues(interface)? as usize);
+    }
+    Ok(count.max(1))
+}
+
+fn ports_config(config: &Config, workers: usize) -> PortsConfig {
+    let mode = |mode| match mode {
+        XdpMode::Auto => ModeChoice::Auto,
+        XdpMode::Native => ModeChoice::Native,
+        XdpMode::Generic => ModeChoice::Generic,
+    };
+    PortsConfig {
+        access: Nic {
+            interface: config.access.interface.to_string(),
+            mode: mode(config.access.mode),
+        },
+        uplink: config.uplink.as_ref().map(|uplink| Nic {
+            interface: uplink.interface.to_string(),
+            mode: mode(uplink.mode),
+        }),
+        host: HostConfig {
+            interface: config.host.interface.to_string(),
+            mtu: config.network.mtu,
+            addresses: vec![config.network.server_address.into()],
+        },
+        workers,
+        sizes: Sizes::default(),
+    }
+}
+
+fn worker_config(config: &Config, id: WorkerId, owners: &Owners, ports: &Ports) -> WorkerConfig {
+    let calls = config.limits.calls;
+    // Ids are unique over the box up to this many calls, so a worker has at most as many as it owns ids.
+    let own = if calls <= usize::from(u16::MAX) {
+        let ids = (0..=u16::MAX).filter(|&number| owners.owner(CallId(number)) == id);
+        calls.min(ids.count())
+    } else {
+        calls
+    };
+    WorkerConfig {
+        id,
+        role: Role::Server,
+        owners: owners.clone(),
+        calls: own,
+        routes: calls,
+        ports: Port::ALL.map(|port| ports.info(port)),
+        host_peer_mac: ports.host_peer_mac(),
+        server_address: Some(config.network.server_address),
+        acks: AckSettings::default(),
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        name: config.server.name.clone(),
+        mtu: config.network.mtu,
+        mppe: config.auth.mppe,
+        setup_time: config.limits.setup_time,
+        echo_interval: config.limits.echo_interval,
+        calls: CALLS_PER_CONNECTION,
+    }
+}
+
+fn pool(config: &Config) -> Pool {
+    let own = Range::single(config.network.server_address);
+    Pool::new(&config.network.pool, config.users.fixed().chain([own]))
+}
+
+/// One descriptor for each control connection, and some for everything else.
+fn allow_descriptors(calls: usize) {
+    let wanted = (calls + 2 * SPARE_CONNECTIONS) as u64;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let raised = Rlimit {
+        current: Some(current),
+        maximum: limit.maximum,
+    };
+    if setrlimit(Resource::Nofile, raised).is_err() || current < wanted {
+        warn!(
+            have = current,
+            wanted, "few file descriptors: start with `ulimit -n {wanted}` or LimitNOFILE={wanted}"
+        );
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}

@@ -1,0 +1,103 @@
+//! What a [`Tunnel`](super::Tunnel) wants done, as values.
+
+use core::net::Ipv4Addr;
+use core::time::Duration;
+
+use turnpike_dataplane::api::{CallCounters, CallRef, Command, Encryption, Mppe};
+use turnpike_protocol::CallId;
+use turnpike_protocol::ppp::Credentials;
+use turnpike_protocol::pptp::PeerInfo;
+
+use crate::cause::Cause;
+
+/// One thing to do. Actions are done in the order in which they come: the order is the correctness argument.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a few live at a time, and a command holds its frame inline all the way to the ring"
+)]
+pub enum Action {
+    /// Send these octets on the control connection.
+    Tcp(Vec<u8>),
+    /// Find an id and a next hop for a call that the client asks for; answer with
+    /// [`Tunnel::placed`](super::Tunnel::placed).
+    Place {
+        /// The id the client chose.
+        peer_id: CallId,
+    },
+    /// Tell the workers. [`Command::Route`] and [`Command::Unroute`] go to every worker, all others to the owner of
+    /// the call.
+    Data(Command),
+    /// Judge a login; answer with [`Tunnel::verdict`](super::Tunnel::verdict).
+    Authenticate {
+        /// The call.
+        call: CallRef,
+        /// What the client sent.
+        credentials: Credentials,
+    },
+    /// Something an operator wants to know.
+    Notice(Notice),
+    /// A call that was placed is over, and the workers have forgotten it: its id and its address are free. Comes
+    /// exactly once for every call that was placed.
+    Ended(Ended),
+    /// Close the control connection once everything before has been sent.
+    Close,
+}
+
+/// The end of a call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ended {
+    /// The call.
+    pub call: CallRef,
+    /// Why; the first reason counts.
+    pub cause: Cause,
+    /// Its last counters.
+    pub counters: CallCounters,
+    /// The user, when one had been accepted.
+    pub user: Option<String>,
+    /// The client's inner address, when it had been given one.
+    pub address: Option<Ipv4Addr>,
+    /// How long data could flow since it first could.
+    pub up: Option<Duration>,
+}
+
+/// Something an operator wants to know. Never holds a secret.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// The control connection stands.
+    Started(PeerInfo),
+    /// A call was refused before it was placed.
+    Refused {
+        /// The id the client chose.
+        peer_id: CallId,
+        /// Why.
+        cause: Cause,
+    },
+    /// A login was refused.
+    LoginFailed {
+        /// The call.
+        call: CallRef,
+        /// The name as the client gave it.
+        user: String,
+        /// The error code that the client was told (RFC 2759 §6: `E=`); `None` when it was only sent away.
+        code: Option<u32>,
+        /// Why.
+        cause: Cause,
+    },
+    /// Data can flow.
+    Up {
+        /// The call.
+        call: CallRef,
+        /// The user.
+        user: String,
+        /// The client's inner address.
+        address: Ipv4Addr,
+        /// Largest inner packet, in octets.
+        mtu: u16,
+        /// Whether data has to be encrypted.
+        encryption: Encryption,
+        /// How, from us to the client, when that is settled already.
+        mppe: Option<Mppe>,
+    },
+    /// The control connection is over, and why.
+    Over(Cause),
+}

@@ -1,0 +1,470 @@
+//! One call of a tunnel: its place, its PPP, its end.
+
+use core::net::Ipv4Addr;
+use std::collections::VecDeque;
+
+use ipnet::Ipv4Net;
+use turnpike_dataplane::api::{
+    CallCounters, CallRef, Command, Encryption, Forward, FrameBytes, Mppe,
+};
+use turnpike_protocol::ppp::{
+    self, CloseReason, End, Grant, Link, LinkInfo, MppeRefusal, PhaseName, ServerLink, Terms,
+    Timing, Verdict,
+};
+use turnpike_protocol::{CallId, Time};
+
+use super::action::{Action, Ended, Notice};
+use super::{Placement, Refusal, Settings};
+use crate::cause::Cause;
+
+/// The longest user name that is shown, in characters.
+const MAX_NAME: usize = 64;
+
+/// How far a call has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// LCP.
+    Establishing,
+    /// The client proves who it is.
+    Authenticating,
+    /// CCP and IPCP.
+    Network,
+    /// Data can flow.
+    Up,
+    /// Saying goodbye, or waiting for the worker to forget the call.
+    Ending,
+}
+
+impl Stage {
+    /// Its name for operators.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Establishing => "establishing",
+            Self::Authenticating => "authenticating",
+            Self::Network => "network",
+            Self::Up => "up",
+            Self::Ending => "ending",
+        }
+    }
+}
+
+/// What can be told about a call.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// The call.
+    pub call: CallRef,
+    /// The id the client chose.
+    pub peer_id: CallId,
+    /// How far it has come.
+    pub stage: Stage,
+    /// When it was placed.
+    pub since: Time,
+    /// The user, once accepted.
+    pub user: Option<String>,
+    /// The client's inner address, once accepted.
+    pub address: Option<Ipv4Addr>,
+    /// What PPP has agreed; `None` once the call is being forgotten.
+    pub link: Option<LinkInfo>,
+}
+
+pub(super) struct Call {
+    peer_id: CallId,
+    state: State,
+}
+
+#[allow(
+    clippy::large_enum_variant,
+    reason = "most calls are live, and a call is plain data without pointers"
+)]
+enum State {
+    /// An id and a next hop are looked for.
+    Placing,
+    Live(Live),
+    /// The worker has been told to forget the call.
+    Closing {
+        since: Time,
+        ended: Ended,
+    },
+}
+
+struct Live {
+    call: CallRef,
+    via: Ipv4Addr,
+    link: Link,
+    since: Time,
+    /// Whether any frame of the client came.
+    heard: bool,
+    user: Option<String>,
+    address: Option<Ipv4Addr>,
+    /// The address that is routed into the call.
+    route: Option<Ipv4Addr>,
+    up_since: Option<Time>,
+    /// The user as given with the credentials that are being judged.
+    applicant: String,
+    /// The first reason to end that is not the link's own.
+    cause: Option<Cause>,
+}
+
+impl Call {
+    pub(super) fn new(peer_id: CallId) -> Self {
+        Self {
+            peer_id,
+            state: State::Placing,
+        }
+    }
+
+    pub(super) fn peer_id(&self) -> CallId {
+        self.peer_id
+    }
+
+    pub(super) fn is_placing(&self) -> bool {
+        matches!(self.state, State::Placing)
+    }
+
+    /// What workers call it; `None` before it was placed.
+    pub(super) fn name(&self) -> Option<CallRef> {
+        match &self.state {
+            State::Placing => None,
+            State::Live(live) => Some(live.call),
+            State::Closing { ended, .. } => Some(ended.call),
+        }
+    }
+
+    /// The call has an id: the worker hears of it first.
+    pub(super) fn place(
+        &mut self,
+        placement: Placement,
+        settings: &Settings,
+        now: Time,
+        actions: &mut VecDeque<Action>,
+    ) {
+        let Placement { call, via, seed } = placement;
+        actions.push_back(Action::Data(Command::Open {
+            call,
+            peer_id: self.peer_id,
+            via,
+        }));
+        let config = ServerLink {
+            name: settings.name.clone().into_bytes(),
+            mtu: settings.mtu,
+            mppe: settings.mppe,
+            timing: Timing {
+                echo_interval: Some(settings.echo_interval),
+                set_up: Some(settings.setup_time),
+                ..Timing::default()
+            },
+        };
+        self.state = State::Live(Live {
+            call,
+            via,
+            link: Link::server(config, seed, now),
+            since: now,
+            heard: false,
+            user: None,
+            address: None,
+            route: None,
+            up_since: None,
+            applicant: String::new(),
+            cause: None,
+        });
+    }
+
+    /// The client has been told its id: PPP may begin.
+    pub(super) fn start(&mut self, now: Time) {
+        if let State::Live(live) = &mut self.state {
+            live.link.open(now);
+        }
+    }
+
+    pub(super) fn frame(&mut self, frame: &[u8], now: Time) {
+        if let State::Live(live) = &mut self.state {
+            live.heard = true;
+            live.link.handle_frame(frame, now);
+        }
+    }
+
+    pub(super) fn verdict(
+        &mut self,
+        verdict: Result<Grant, Refusal>,
+        now: Time,
+        actions: &mut VecDeque<Action>,
+    ) {
+        let State::Live(live) = &mut self.state else {
+            return;
+        };
+        match verdict {
+            Ok(grant) => {
+                live.user = Some(std::mem::take(&mut live.applicant));
+                live.address = Some(grant.address);
+                live.link.verdict(Verdict::Accept(grant), now);
+            }
+            Err(Refusal { code, cause }) => {
+                actions.push_back(Action::Notice(Notice::LoginFailed {
+                    call: live.call,
+                    user: std::mem::take(&mut live.applicant),
+                    code,
+                    cause,
+                }));
+                live.cause.get_or_insert(cause);
+                match code {
+                    Some(code) => {
+                        let message = cause.text().to_owned();
+                        live.link.verdict(Verdict::Reject { code, message }, now);
+                    }
+                    None => live.link.close(close_reason(cause), now),
+                }
+            }
+        }
+    }
+
+    /// PPP says goodbye; [`Call::pump`] answers when it has.
+    pub(super) fn close(&mut self, cause: Cause, now: Time) {
+        if let State::Live(live) = &mut self.state {
+            live.cause.get_or_insert(cause);
+            live.link.close(close_reason(cause), now);
+        }
+    }
+
+    pub(super) fn reroute(&mut self, via: Ipv4Addr, actions: &mut VecDeque<Action>) {
+        if let State::Live(live) = &mut self.state
+            && live.via != via
+        {
+            live.via = via;
+            let call = live.call;
+            actions.push_back(Action::Data(Command::Via { call, via }));
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        match &self.state {
+            State::Live(live) => live.link.deadline(),
+            State::Placing | State::Closing { .. } => None,
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Time) {
+        if let State::Live(live) = &mut self.state
+            && live.link.deadline().is_some_and(|at| at <= now)
+        {
+            live.link.handle_timeout(now);
+        }
+    }
+
+    /// Turns what PPP wants into actions; answers with the cause when PPP is over.
+    pub(super) fn pump(&mut self, now: Time, actions: &mut VecDeque<Action>) -> Option<Cause> {
+        let State::Live(live) = &mut self.state else {
+            return None;
+        };
+        let call = live.call;
+        while let Some(action) = live.link.poll() {
+            match action {
+                ppp::Action::Send(frame) => {
+                    // The link keeps to the peer's MRU, so every frame fits.
+                    if let Some(frame) = FrameBytes::new(&frame) {
+                        actions.push_back(Action::Data(Command::Send { call, frame }));
+                    }
+                }
+                ppp::Action::Load {
+                    direction,
+                    identifier,
+                    key,
+                    mode,
+                } => actions.push_back(Action::Data(Command::Secure {
+                    call,
+                    direction,
+                    identifier,
+                    key,
+                    mode,
+                })),
+                ppp::Action::Authenticate(credentials) => {
+                    live.applicant = readable(credentials.name());
+                    actions.push_back(Action::Authenticate { call, credentials });
+                }
+                ppp::Action::Up(terms) => live.up(&terms, now, actions),
+                ppp::Action::Hold => actions.push_back(Action::Data(Command::Hold { call })),
+                ppp::Action::Finished(end) => return Some(live.cause_of(&end)),
+            }
+        }
+        None
+    }
+
+    /// Takes the routes back and tells the worker to forget the call. Answers with the cause that stands; `None`
+    /// when this has been done before.
+    pub(super) fn end(
+        &mut self,
+        cause: Cause,
+        now: Time,
+        actions: &mut VecDeque<Action>,
+    ) -> Option<Cause> {
+        let State::Live(live) = &mut self.state else {
+            return None;
+        };
+        let cause = live.final_cause(cause);
+        if let Some(address) = live.route.take() {
+            actions.push_back(Action::Data(Command::Unroute {
+                prefix: Ipv4Net::from(address),
+            }));
+        }
+        let call = live.call;
+        actions.push_back(Action::Data(Command::Close { call }));
+        let ended = Ended {
+            call,
+            cause,
+            counters: CallCounters::default(),
+            user: live.user.take(),
+            address: live.address,
+            up: live.up_since.map(|since| now.since(since)),
+        };
+        let since = live.since;
+        self.state = State::Closing { since, ended };
+        Some(cause)
+    }
+
+    /// The worker has forgotten the call.
+    pub(super) fn ended(self, counters: CallCounters) -> Option<Ended> {
+        match self.state {
+            State::Closing { ended, .. } => Some(Ended { counters, ..ended }),
+            State::Placing | State::Live(_) => None,
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Option<Snapshot> {
+        let peer_id = self.peer_id;
+        match &self.state {
+            State::Placing => None,
+            State::Live(live) => {
+                let link = live.link.info();
+                Some(Snapshot {
+                    call: live.call,
+                    peer_id,
+                    stage: match link.phase {
+                        PhaseName::Dead | PhaseName::Establish => Stage::Establishing,
+                        PhaseName::Authenticate => Stage::Authenticating,
+                        PhaseName::Network => Stage::Network,
+                        PhaseName::Up => Stage::Up,
+                        PhaseName::Terminate => Stage::Ending,
+                    },
+                    since: live.since,
+                    user: live.user.clone(),
+                    address: live.address,
+                    link: Some(link),
+                })
+            }
+            State::Closing { since, ended } => Some(Snapshot {
+                call: ended.call,
+                peer_id,
+                stage: Stage::Ending,
+                since: *since,
+                user: ended.user.clone(),
+                address: ended.address,
+                link: None,
+            }),
+        }
+    }
+}
+
+impl Live {
+    fn up(&mut self, terms: &Terms, now: Time, actions: &mut VecDeque<Action>) {
+        let call = self.call;
+        if self.route != Some(terms.address) {
+            if let Some(old) = self.route.replace(terms.address) {
+                actions.push_back(Action::Data(Command::Unroute {
+                    prefix: Ipv4Net::from(old),
+                }));
+            }
+            actions.push_back(Action::Data(Command::Route {
+                prefix: Ipv4Net::from(terms.address),
+                call,
+            }));
+        }
+        let encryption = match terms.encryption {
+            ppp::Encryption::Plain => Encryption::Plain,
+            ppp::Encryption::Required => Encryption::Required,
+        };
+        actions.push_back(Action::Data(Command::Forward {
+            call,
+            forward: Forward {
+                address: terms.address,
+                compress_address: terms.compress_address,
+                compress_protocol: terms.compress_protocol,
+                mtu: terms.mtu,
+                encryption,
+            },
+        }));
+        if self.up_since.is_none() {
+            self.up_since = Some(now);
+            let mppe = self.link.info().mppe_transmit;
+            actions.push_back(Action::Notice(Notice::Up {
+                call,
+                user: self.user.clone().unwrap_or_default(),
+                address: terms.address,
+                mtu: terms.mtu,
+                encryption,
+                mppe: mppe.map(|terms| Mppe::new(terms.strength, terms.mode)),
+            }));
+        }
+    }
+
+    /// The cause that stands when somebody else ends the call for `cause`. A goodbye that PPP had begun explains
+    /// more than the broken connection that followed it.
+    fn final_cause(&self, cause: Cause) -> Cause {
+        if let Some(first) = self.cause {
+            return first;
+        }
+        let leaving = self.link.info().phase == PhaseName::Terminate;
+        match cause {
+            Cause::ConnectionLost if leaving => Cause::HungUp,
+            _ => cause,
+        }
+    }
+
+    fn cause_of(&self, end: &End) -> Cause {
+        if let Some(first) = self.cause {
+            return first;
+        }
+        match end {
+            End::Closed(_) => Cause::ServerFault,
+            End::PeerTerminated { text } => {
+                // pppd says so when our authenticator response does not fit its password.
+                let distrust = self.user.is_some()
+                    && self.up_since.is_none()
+                    && text.to_ascii_lowercase().contains("authenticat");
+                if distrust {
+                    Cause::Distrusted
+                } else {
+                    Cause::HungUp
+                }
+            }
+            End::NoAnswer { .. } | End::SetUpTimeout { .. } if !self.heard => Cause::NoGre,
+            End::NoAnswer { .. } | End::LcpFailed(_) => Cause::LcpFailed,
+            End::SetUpTimeout { .. } => Cause::SetupTimeout,
+            End::AuthenticationRefused { .. } => Cause::AuthenticationRefused,
+            End::AuthenticationTimeout => Cause::AuthenticationTimeout,
+            End::AuthenticationFailed { .. } => Cause::AuthenticationFailed,
+            End::ServerNotAuthentic => Cause::Distrusted,
+            End::MppeRefused(MppeRefusal::NoKeys) => Cause::NoKeys,
+            End::MppeRefused(_) if self.up_since.is_some() => Cause::EncryptionLost,
+            End::MppeRefused(_) => Cause::EncryptionRefused,
+            End::IpcpFailed(_) => Cause::IpcpFailed,
+            End::LoopedBack => Cause::Looped,
+            End::EchoFailure { .. } => Cause::Silent,
+        }
+    }
+}
+
+fn close_reason(cause: Cause) -> CloseReason {
+    match cause {
+        Cause::Killed => CloseReason::Administrative,
+        Cause::ServerStopping => CloseReason::Shutdown,
+        _ => CloseReason::LocalFailure,
+    }
+}
+
+/// A name fit for a log: UTF-8 or replaced, no control characters, cut.
+pub(super) fn readable(name: &[u8]) -> String {
+    String::from_utf8_lossy(name)
+        .chars()
+        .take(MAX_NAME)
+        .map(|c| if c.is_control() { '.' } else { c })
+        .collect()
+}
