@@ -1,12 +1,46 @@
 //! Fragmenting inner packets that are larger than the tunnel (RFC 791 §3.2).
 
-use turnpike_protocol::wire::ipv4;
+use turnpike_protocol::Time;
+use turnpike_protocol::wire::{ethernet, ipv4};
+
+use crate::api::Port;
+use crate::counters::{Reason, Total};
+use crate::device::{Device, Frame, MAX_LEN};
+use crate::path::Path;
 
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET: u16 = 0x1fff;
 const COPIED: u8 = 0x80;
 const OPTION_END: u8 = 0;
 const OPTION_PADDING: u8 = 1;
+
+impl<D: Device> Path<D> {
+    /// Sends a packet behind an Ethernet header in pieces.
+    #[cold]
+    pub(crate) fn fragment(&mut self, mut frame: Frame, slot: u32, mtu: usize, now: Time) {
+        // On the stack, because the pieces go into other frames of the same device.
+        let mut packet = [0; MAX_LEN];
+        let bytes = self.device.bytes(&mut frame);
+        let len = bytes.len() - ethernet::HEADER_LEN;
+        packet[..len].copy_from_slice(&bytes[ethernet::HEADER_LEN..]);
+        let Some(mut pieces) = Pieces::new(&packet[..len], mtu) else {
+            return self.drop(frame, Reason::FragmentFailed);
+        };
+        self.device.release(frame);
+        loop {
+            let Some(mut piece) = self.device.allocate(Port::Access) else {
+                return self.core.counters.dropped(Reason::NoMemory);
+            };
+            let _ = piece.set_len(mtu.min(MAX_LEN));
+            let Some(len) = pieces.next_into(self.device.bytes(&mut piece)) else {
+                return self.device.release(piece);
+            };
+            let _ = piece.set_len(len);
+            self.core.counters.add(Total::FragmentsMade, 1);
+            self.encap(piece, slot, now);
+        }
+    }
+}
 
 /// The pieces of one packet.
 pub(crate) struct Pieces<'a> {

@@ -27,5 +27,6 @@ mod fragment;
 mod handoff;
 mod next_hops;
 mod path;
+mod refusal;
 mod routes;
 mod table;

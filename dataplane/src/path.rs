@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use turnpike_protocol::wire::ethernet::{self, MacAddr};
-use turnpike_protocol::wire::icmp::{self, Message};
+use turnpike_protocol::wire::icmp::Message;
 use turnpike_protocol::wire::ipv4;
 use turnpike_protocol::wire::tcp_mss::{self, Clamped};
 use turnpike_protocol::{Role, Time};
@@ -17,7 +17,6 @@ use crate::counters::{Counters, Reason, Total};
 use crate::decap::{UNKNOWN_SLOT, Verdict, may_be_inner};
 use crate::device::{Device, Frame, Refused};
 use crate::encap::{self, ROOM};
-use crate::fragment::Pieces;
 use crate::handoff::{Origin, Peers};
 use crate::next_hops::{Hop, NextHops};
 use crate::rings::{CaptureSender, EventSender};
@@ -90,7 +89,7 @@ impl Arrival {
         }
     }
 
-    const TUNNEL: Self = Self {
+    pub(crate) const TUNNEL: Self = Self {
         origin: Origin::Tunnel,
         handed_over: false,
     };
@@ -202,7 +201,14 @@ impl<D: Device> Path<D> {
 
     /// Sends an inner packet out of a port.
     #[inline]
-    fn leave(&mut self, port: Port, mut frame: Frame, at: usize, len: usize, mac: MacAddr) {
+    pub(crate) fn leave(
+        &mut self,
+        port: Port,
+        mut frame: Frame,
+        at: usize,
+        len: usize,
+        mac: MacAddr,
+    ) {
         let Some(info) = self.core.port(port) else {
             return self.drop(frame, Reason::NoPort);
         };
@@ -220,6 +226,9 @@ impl<D: Device> Path<D> {
 
     fn hand_over(&mut self, mut frame: Frame, owner: WorkerId, origin: Origin) {
         let bytes = self.device.bytes(&mut frame);
+        if origin == Origin::Tunnel {
+            set_ipv4(bytes);
+        }
         if self.peers.hand_over(owner, origin, bytes) {
             self.core.counters.add(Total::HandedOver, 1);
             self.device.release(frame);
@@ -230,7 +239,7 @@ impl<D: Device> Path<D> {
 
     /// An Ethernet frame with an inner packet: finds its call.
     #[inline]
-    fn route_inner(&mut self, mut frame: Frame, arrival: Arrival, now: Time) {
+    pub(crate) fn route_inner(&mut self, mut frame: Frame, arrival: Arrival, now: Time) {
         let bytes = self.device.bytes(&mut frame);
         let Some((header, packet)) = bytes.split_at_checked(ethernet::HEADER_LEN) else {
             return self.drop(frame, Reason::NotIpv4);
@@ -336,7 +345,7 @@ impl<D: Device> Path<D> {
 
     /// Puts an inner packet, which fills the frame and fits the tunnel, into its call.
     #[inline]
-    fn encap(&mut self, mut frame: Frame, slot: u32, now: Time) {
+    pub(crate) fn encap(&mut self, mut frame: Frame, slot: u32, now: Time) {
         if !frame.grow_front(ROOM) {
             return self.drop(frame, Reason::NoHeadroom);
         }
@@ -470,89 +479,6 @@ impl<D: Device> Path<D> {
         }
     }
 
-    /// A packet for an address of ours that no call has.
-    #[cold]
-    fn unused(&mut self, frame: Frame, arrival: Arrival, now: Time) {
-        let message = Message::HostUnreachable;
-        self.refuse(frame, message, Reason::PoolWithoutCall, arrival, now);
-    }
-
-    /// Drops an inner packet behind an Ethernet header and tells its source, in the same frame, where it came from.
-    #[cold]
-    fn refuse(
-        &mut self,
-        mut frame: Frame,
-        message: Message,
-        reason: Reason,
-        arrival: Arrival,
-        now: Time,
-    ) {
-        self.core.counters.dropped(reason);
-        let Some(source) = self.icmp_source(&mut frame) else {
-            self.core.counters.add(Total::IcmpSuppressed, 1);
-            return self.device.release(frame);
-        };
-        if !self.core.icmp.take(now) {
-            self.core.counters.add(Total::IcmpSuppressed, 1);
-            return self.device.release(frame);
-        }
-        let sender = sender(self.device.bytes(&mut frame));
-        let len = (frame.cut_front(ethernet::HEADER_LEN) && frame.grow_front(icmp::OVERHEAD))
-            .then(|| icmp::emit_in_front(message, source, self.device.bytes(&mut frame)))
-            .flatten();
-        let Some(len) = len else {
-            self.core.counters.add(Total::IcmpSuppressed, 1);
-            return self.device.release(frame);
-        };
-        if !frame.set_len(len) || !frame.grow_front(ethernet::HEADER_LEN) {
-            self.core.counters.add(Total::IcmpSuppressed, 1);
-            return self.device.release(frame);
-        }
-        self.core.counters.add(Total::IcmpSent, 1);
-        match arrival.origin {
-            Origin::Port(port) => self.leave(port, frame, ethernet::HEADER_LEN, len, sender),
-            Origin::Tunnel => {
-                let bytes = self.device.bytes(&mut frame);
-                bytes[12..14].copy_from_slice(&ethernet::IPV4.to_be_bytes());
-                self.route_inner(frame, Arrival::TUNNEL, now);
-            }
-        }
-    }
-
-    /// The source of ICMP errors about a packet: our inner address, or as a client that has none yet the packet's own
-    /// destination, which its sender surely has a route to. None when the packet cannot be read.
-    fn icmp_source(&mut self, frame: &mut Frame) -> Option<core::net::Ipv4Addr> {
-        let packet = self.device.bytes(frame).get(ethernet::HEADER_LEN..)?;
-        let destination = ipv4::Packet::new_checked(packet).ok()?.destination();
-        Some(self.core.config.server_address.unwrap_or(destination))
-    }
-
-    /// Sends a packet behind an Ethernet header in pieces.
-    #[cold]
-    fn fragment(&mut self, mut frame: Frame, slot: u32, mtu: usize, now: Time) {
-        // On the stack, because the pieces go into other frames of the same device.
-        let mut packet = [0; crate::device::MAX_LEN];
-        let bytes = self.device.bytes(&mut frame);
-        let len = bytes.len() - ethernet::HEADER_LEN;
-        packet[..len].copy_from_slice(&bytes[ethernet::HEADER_LEN..]);
-        let Some(mut pieces) = Pieces::new(&packet[..len], mtu) else {
-            return self.drop(frame, Reason::FragmentFailed);
-        };
-        self.device.release(frame);
-        loop {
-            let Some(mut piece) = self.device.allocate(Port::Access) else {
-                return self.core.counters.dropped(Reason::NoMemory);
-            };
-            let _ = piece.set_len(mtu.min(crate::device::MAX_LEN));
-            let Some(len) = pieces.next_into(self.device.bytes(&mut piece)) else {
-                return self.device.release(piece);
-            };
-            let _ = piece.set_len(len);
-            self.core.counters.add(Total::FragmentsMade, 1);
-            self.encap(piece, slot, now);
-        }
-    }
-
     /// An Ethernet frame or IPv4 datagram that comes from another worker or back from Linux.
     pub(crate) fn receive_copy(
         &mut self,
@@ -601,7 +527,9 @@ fn cut_to_inner(frame: &mut Frame, at: usize, len: usize) -> bool {
         && frame.set_len(ethernet::HEADER_LEN + len)
 }
 
-/// Who sent an Ethernet frame.
-fn sender(bytes: &[u8]) -> MacAddr {
-    ethernet::Packet::new_checked(bytes).map_or(MacAddr::default(), |frame| frame.source())
+/// Makes the octets in front of an inner packet, left over from outer headers, say that it is one.
+pub(crate) fn set_ipv4(bytes: &mut [u8]) {
+    if let Some(ethertype) = bytes.get_mut(12..ethernet::HEADER_LEN) {
+        ethertype.copy_from_slice(&ethernet::IPV4.to_be_bytes());
+    }
 }

@@ -60,11 +60,13 @@ pub fn spawn<D: Device + Send + 'static>(
     }
 }
 
-/// Pins the calling thread, and reads the mask back: the call says less than it should.
+/// Pins the calling thread, and reads the mask back: the call says less than it should, and panics for a processor
+/// beyond what a mask can name, so it is asked only for one that the thread may use now.
 fn pin(cpu: usize) -> bool {
-    core_affinity::set_for_current(CoreId { id: cpu });
-    core_affinity::get_core_ids()
-        .is_some_and(|mask| matches!(mask.as_slice(), [CoreId { id }] if *id == cpu))
+    let mask = || core_affinity::get_core_ids().unwrap_or_default();
+    mask().contains(&CoreId { id: cpu })
+        && core_affinity::set_for_current(CoreId { id: cpu })
+        && mask() == [CoreId { id: cpu }]
 }
 
 fn run<D: Device>(worker: &mut Worker<D>, origin: Instant) {

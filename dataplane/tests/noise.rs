@@ -1,0 +1,130 @@
+//! Whatever arrives, nothing panics, nothing is lost from the books, and no call disturbs another.
+
+mod rig;
+
+use proptest::prelude::*;
+use rig::*;
+use turnpike_dataplane::api::{CallRef, Command, Encryption, Forward, Port};
+use turnpike_dataplane::counters::{Counters, Total};
+use turnpike_protocol::CallId;
+
+/// Somebody else's call on the same server.
+const WITNESS: CallRef = CallRef {
+    local: SERVER,
+    peer: GATEWAY,
+    id: CallId(3),
+};
+const WITNESS_INNER: core::net::Ipv4Addr = core::net::Ipv4Addr::new(10, 20, 0, 33);
+
+fn with_witness(encryption: Encryption) -> Pair {
+    let mut pair = Pair::up(encryption);
+    for command in [
+        Command::Open {
+            call: WITNESS,
+            peer_id: CallId(4),
+            via: CLIENT,
+        },
+        Command::Route {
+            prefix: WITNESS_INNER.into(),
+            call: WITNESS,
+        },
+        Command::Forward {
+            call: WITNESS,
+            forward: Forward {
+                address: WITNESS_INNER,
+                ..forward(Encryption::Plain)
+            },
+        },
+    ] {
+        pair.server.tell(command);
+    }
+    pair.server.turn();
+    pair
+}
+
+/// Every frame that came in or was made has gone out, ended somewhere, or was dropped under a name.
+fn accounted(counters: &Counters) -> (u64, u64) {
+    let sum =
+        |of: fn(&Counters, Port) -> u64| Port::ALL.iter().map(|p| of(counters, *p)).sum::<u64>();
+    let total = |total| counters.total(total);
+    let came = sum(|c, p| c.received(p).frames)
+        + total(Total::FramesSent)
+        + total(Total::AcksSent)
+        + total(Total::FragmentsMade)
+        + total(Total::IcmpSent);
+    let went = sum(|c, p| c.transmitted(p).frames)
+        + total(Total::AcksReceived)
+        + total(Total::FramesReceived)
+        + total(Total::ResetsAnswered)
+        + counters.reasons().map(|(_, n)| n).sum::<u64>();
+    (came, went)
+}
+
+fn edits() -> impl Strategy<Value = Vec<(prop::sample::Index, u8)>> {
+    prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 300 } else { 3000 }))]
+
+    #[test]
+    fn noise_on_every_port(
+        encrypted in any::<bool>(),
+        packets in prop::collection::vec((0_u8..6, edits(), 0_usize..1500, any::<u16>()), 1..40),
+    ) {
+        let encryption = if encrypted { Encryption::Required } else { Encryption::Plain };
+        let mut pair = with_witness(encryption);
+        let mut seq = 0;
+        for (kind, edits, size, number) in packets {
+            let up = udp(INNER, INTERNET, size.min(1380));
+            let (port, mut frame) = match kind {
+                0 => (Port::Access, gre_to_server(AT_SERVER.id, Some(number.into()), Some(number.into()), &[&[0x21][..], &up].concat())),
+                1 => (Port::Access, gre_to_server(AT_SERVER.id, Some(number.into()), None, &configure_request(number as u8))),
+                2 => (Port::Access, gre_to_server(AT_SERVER.id, Some(number.into()), None, &[&[0xfd, 0x90 | (number >> 8) as u8 & 0xf, number as u8][..], &up].concat())),
+                3 => (Port::Host, from_linux(&udp(INTERNET, INNER, size))),
+                4 => (Port::Uplink, ethernet(UPLINK_MAC, GATEWAY_MAC, &with_df(udp(INTERNET, INNER, size)))),
+                _ => {
+                    pair.client.receive(Port::Host, [from_linux(&up)]);
+                    let Some(frame) = pair.client.sent(Port::Access).pop() else { continue };
+                    (Port::Access, frame)
+                }
+            };
+            for (at, value) in edits {
+                let at = at.index(frame.len());
+                frame[at] = value;
+            }
+            if number % 5 == 0 {
+                frame.truncate(usize::from(number) % frame.len());
+            }
+            pair.server.receive(port, [frame]);
+            pair.server.sent(Port::Access);
+            pair.server.sent(Port::Uplink);
+            pair.server.sent(Port::Host);
+            // The witness never notices.
+            let packet = udp(WITNESS_INNER, INTERNET, 20);
+            pair.server.receive(Port::Access, [gre_from(GATEWAY, WITNESS.id, Some(seq), None, &[&[0x21][..], &packet].concat())]);
+            prop_assert_eq!(inner_of(pair.server.sent(Port::Host)), [packet]);
+            seq += 1;
+        }
+        pair.server.pass(core::time::Duration::from_millis(200));
+        let counters = pair.server.worker.counters();
+        let fragmented = counters.total(Total::FragmentsMade) > 0;
+        let (came, went) = accounted(counters);
+        // A packet that goes in pieces ends there; each piece counts on its own.
+        if fragmented {
+            prop_assert!(came >= went && came - went <= 40);
+        } else {
+            prop_assert_eq!(came, went);
+        }
+        let witness = pair.server.counters(WITNESS);
+        prop_assert_eq!((witness.dropped, witness.missing, witness.received_packets), (0, 0, u64::from(seq)));
+    }
+
+    #[test]
+    fn noise_alone(port in 0_usize..3, frame in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut pair = with_witness(Encryption::Plain);
+        pair.server.receive(Port::ALL[port], [&frame]);
+        pair.client.receive(Port::ALL[port], [&frame]);
+        prop_assert!(pair.server.worker.counters().reasons().count() > 0);
+    }
+}

@@ -1,0 +1,437 @@
+//! Workers over memory devices, with everything at hand that tests of them need.
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test file uses its own part, and all of it is test"
+)]
+
+use core::net::Ipv4Addr;
+use core::time::Duration;
+
+use turnpike_dataplane::api::{
+    CallCounters, CallRef, Command, Direction, Encryption, Event, Forward, FrameBytes, Owners,
+    Port, PortInfo, WorkerId,
+};
+use turnpike_dataplane::counters::{Reason, Total};
+use turnpike_dataplane::mem::MemDevice;
+use turnpike_dataplane::rings::{ControlEnd, RingSizes, WorkerEnd, channel};
+use turnpike_dataplane::worker::{Turn, Worker, WorkerConfig};
+use turnpike_protocol::gre::{AckSettings, Seq};
+use turnpike_protocol::mppe::{Mode, StartKey, Strength};
+use turnpike_protocol::wire::ethernet::{self, MacAddr};
+use turnpike_protocol::wire::{gre, ipv4};
+use turnpike_protocol::{CallId, Role, Time};
+
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
+pub const INNER: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 10);
+pub const SERVER_INNER: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
+pub const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+pub const SERVER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+pub const CLIENT_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+pub const UPLINK_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 3]);
+pub const HOST_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 4]);
+pub const LINUX_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 5]);
+pub const GATEWAY_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 6]);
+
+/// The server's name for the call.
+pub const AT_SERVER: CallRef = CallRef {
+    local: SERVER,
+    peer: CLIENT,
+    id: CallId(700),
+};
+
+/// The client's name for the same call.
+pub const AT_CLIENT: CallRef = CallRef {
+    local: CLIENT,
+    peer: SERVER,
+    id: CallId(0),
+};
+
+/// A worker with its control end and a clock.
+pub struct End {
+    pub worker: Worker<MemDevice>,
+    pub control: ControlEnd,
+    pub now: Time,
+    pub events: Vec<Event>,
+}
+
+pub fn config(role: Role) -> WorkerConfig {
+    let access = match role {
+        Role::Server => SERVER_MAC,
+        Role::Client => CLIENT_MAC,
+    };
+    let port = |mac| Some(PortInfo { mac, mtu: 1500 });
+    WorkerConfig {
+        id: WorkerId(0),
+        role,
+        owners: Owners::round_robin(1),
+        calls: 16,
+        routes: 16,
+        ports: [port(access), port(UPLINK_MAC), port(HOST_MAC)],
+        host_peer_mac: LINUX_MAC,
+        server_address: (role == Role::Server).then_some(SERVER_INNER),
+        acks: AckSettings::default(),
+    }
+}
+
+impl End {
+    pub fn new(role: Role) -> Self {
+        let (control, end) = channel(&RingSizes::default()).unwrap();
+        Self::with(config(role), MemDevice::new(256), control, end)
+    }
+
+    pub fn with(
+        config: WorkerConfig,
+        device: MemDevice,
+        control: ControlEnd,
+        end: WorkerEnd,
+    ) -> Self {
+        Self {
+            worker: Worker::new(config, device, end),
+            control,
+            now: Time::from_nanos(1_000_000_000),
+            events: Vec::new(),
+        }
+    }
+
+    /// Tells the worker, without a turn.
+    pub fn tell(&mut self, command: Command) {
+        self.control.commands.push(command).unwrap();
+    }
+
+    pub fn turn(&mut self) -> Turn {
+        let turn = self.worker.turn(self.now);
+        while let Ok(event) = self.control.events.pop() {
+            self.events.push(event);
+        }
+        turn
+    }
+
+    pub fn pass(&mut self, time: Duration) -> Turn {
+        self.now += time;
+        self.turn()
+    }
+
+    /// Lets frames arrive, and works on them.
+    pub fn receive<T: AsRef<[u8]>>(&mut self, port: Port, frames: impl IntoIterator<Item = T>) {
+        for frame in frames {
+            assert!(self.worker.device_mut().inject(port, frame.as_ref()));
+        }
+        while self.turn().busy {}
+    }
+
+    /// What was sent on a port since the last time.
+    pub fn sent(&mut self, port: Port) -> Vec<Vec<u8>> {
+        self.worker.device_mut().take(port)
+    }
+
+    /// Control frames that came up since the last time.
+    pub fn frames(&mut self) -> Vec<Vec<u8>> {
+        let (frames, rest) = self
+            .events
+            .drain(..)
+            .partition::<Vec<_>, _>(|event| matches!(event, Event::Frame { .. }));
+        self.events = rest;
+        frames
+            .into_iter()
+            .map(|event| match event {
+                Event::Frame { frame, .. } => frame.to_vec(),
+                Event::Counters { .. } | Event::Closed { .. } | Event::Lost { .. } => vec![],
+            })
+            .collect()
+    }
+
+    pub fn send_frame(&mut self, call: CallRef, frame: &[u8]) {
+        self.tell(Command::Send {
+            call,
+            frame: FrameBytes::new(frame).unwrap(),
+        });
+        self.turn();
+    }
+
+    pub fn secure(&mut self, call: CallRef, direction: Direction, identifier: u8, key: StartKey) {
+        self.tell(Command::Secure {
+            call,
+            direction,
+            identifier,
+            key,
+            mode: Mode::Stateless,
+        });
+    }
+
+    pub fn counters(&mut self, call: CallRef) -> CallCounters {
+        self.tell(Command::Query { call });
+        self.turn();
+        match self.events.pop() {
+            Some(Event::Counters { counters, .. }) => counters,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub fn assert_dropped(&self, expected: &[(Reason, u64)]) {
+        let dropped: Vec<_> = self.worker.counters().reasons().collect();
+        let mut expected = expected.to_vec();
+        expected.sort();
+        assert_eq!(dropped, expected);
+    }
+
+    pub fn total(&self, total: Total) -> u64 {
+        self.worker.counters().total(total)
+    }
+}
+
+/// A server and a client with one call between them.
+pub struct Pair {
+    pub server: End,
+    pub client: End,
+}
+
+pub fn key(n: u8) -> StartKey {
+    StartKey::new([n; 16], Strength::Bits128)
+}
+
+pub fn forward(encryption: Encryption) -> Forward {
+    Forward {
+        address: INNER,
+        compress_address: true,
+        compress_protocol: true,
+        mtu: 1400,
+        encryption,
+    }
+}
+
+impl Pair {
+    /// The call is open, neighbours are known; nothing is negotiated.
+    pub fn open() -> Self {
+        let mut server = End::new(Role::Server);
+        let mut client = End::new(Role::Client);
+        for (end, call, peer_id, mac) in [
+            (&mut server, AT_SERVER, AT_CLIENT.id, CLIENT_MAC),
+            (&mut client, AT_CLIENT, AT_SERVER.id, SERVER_MAC),
+        ] {
+            end.tell(Command::Neighbour {
+                port: Port::Access,
+                address: call.peer,
+                mac: Some(mac),
+            });
+            end.tell(Command::Open {
+                call,
+                peer_id,
+                via: call.peer,
+            });
+            end.turn();
+        }
+        Self { server, client }
+    }
+
+    /// The call carries data.
+    pub fn up(encryption: Encryption) -> Self {
+        let mut pair = Self::open();
+        if encryption == Encryption::Required {
+            pair.start_keys(1);
+        }
+        pair.forward(encryption);
+        pair
+    }
+
+    pub fn forward(&mut self, encryption: Encryption) {
+        for (end, call) in [(&mut self.server, AT_SERVER), (&mut self.client, AT_CLIENT)] {
+            end.tell(Command::Route {
+                prefix: INNER.into(),
+                call,
+            });
+            end.tell(Command::Forward {
+                call,
+                forward: forward(encryption),
+            });
+        }
+        self.server.tell(Command::Pool {
+            prefix: "10.20.0.0/24".parse().unwrap(),
+        });
+        self.server.turn();
+        self.client.turn();
+    }
+
+    /// CCP as it should go, with this identifier in both directions.
+    pub fn start_keys(&mut self, identifier: u8) {
+        self.server
+            .secure(AT_SERVER, Direction::Receive, identifier, key(1));
+        self.server
+            .send_frame(AT_SERVER, &configure_request(identifier));
+        self.exchange();
+        self.client
+            .secure(AT_CLIENT, Direction::Receive, identifier, key(2));
+        self.client
+            .send_frame(AT_CLIENT, &configure_request(identifier));
+        self.exchange();
+        self.client
+            .secure(AT_CLIENT, Direction::Transmit, identifier, key(1));
+        self.client
+            .send_frame(AT_CLIENT, &configure_ack(identifier));
+        self.exchange();
+        self.server
+            .secure(AT_SERVER, Direction::Transmit, identifier, key(2));
+        self.server
+            .send_frame(AT_SERVER, &configure_ack(identifier));
+        self.exchange();
+    }
+
+    /// Carries frames between both access ports until there are none.
+    pub fn exchange(&mut self) {
+        loop {
+            let to_client = self.server.sent(Port::Access);
+            let to_server = self.client.sent(Port::Access);
+            if to_client.is_empty() && to_server.is_empty() {
+                return;
+            }
+            self.client.receive(Port::Access, to_client);
+            self.server.receive(Port::Access, to_server);
+        }
+    }
+
+    /// A packet from the client's Linux through the tunnel; what the server sends on `port`, without the Ethernet
+    /// header.
+    pub fn client_sends(&mut self, packet: &[u8], port: Port) -> Vec<Vec<u8>> {
+        self.client.receive(Port::Host, [from_linux(packet)]);
+        self.exchange();
+        inner_of(self.server.sent(port))
+    }
+
+    /// A packet from the server's Linux through the tunnel; what the client gives to its Linux.
+    pub fn server_sends(&mut self, packet: &[u8]) -> Vec<Vec<u8>> {
+        self.server.receive(Port::Host, [from_linux(packet)]);
+        self.exchange();
+        inner_of(self.client.sent(Port::Host))
+    }
+}
+
+pub fn ethernet(destination: MacAddr, source: MacAddr, packet: &[u8]) -> Vec<u8> {
+    let header = ethernet::Header {
+        destination,
+        source,
+        ethertype: ethernet::IPV4,
+    };
+    [&header.to_bytes()[..], packet].concat()
+}
+
+pub fn from_linux(packet: &[u8]) -> Vec<u8> {
+    ethernet(HOST_MAC, LINUX_MAC, packet)
+}
+
+pub fn inner_of(frames: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    frames
+        .into_iter()
+        .map(|frame| frame[14..].to_vec())
+        .collect()
+}
+
+pub fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let header = ipv4::Header {
+        source,
+        destination,
+        protocol,
+        ttl: 17,
+        traffic_class: 0,
+        ident: 0x1234,
+        dont_fragment: false,
+        payload_len: payload.len() as u16,
+    };
+    [&header.to_bytes()[..], payload].concat()
+}
+
+pub fn udp(source: Ipv4Addr, destination: Ipv4Addr, octets: usize) -> Vec<u8> {
+    let payload: Vec<u8> = (0..octets).map(|n| (n % 253) as u8).collect();
+    ipv4(source, destination, ipv4::UDP, &payload)
+}
+
+/// Changes something in an IPv4 header and mends its checksum.
+pub fn changed(mut packet: Vec<u8>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    change(&mut packet);
+    ipv4::Packet::new_checked(&mut packet[..])
+        .unwrap()
+        .fill_checksum();
+    packet
+}
+
+pub fn with_df(packet: Vec<u8>) -> Vec<u8> {
+    changed(packet, |packet| packet[6] |= 0x40)
+}
+
+pub fn with_ttl(packet: Vec<u8>, ttl: u8) -> Vec<u8> {
+    changed(packet, |packet| packet[8] = ttl)
+}
+
+/// A GRE packet to the server, with an Ethernet header.
+pub fn gre_to_server(id: CallId, seq: Option<u32>, ack: Option<u32>, payload: &[u8]) -> Vec<u8> {
+    gre_from(CLIENT, id, seq, ack, payload)
+}
+
+pub fn gre_from(
+    source: Ipv4Addr,
+    id: CallId,
+    seq: Option<u32>,
+    ack: Option<u32>,
+    payload: &[u8],
+) -> Vec<u8> {
+    let header = gre::Header {
+        call_id: id,
+        seq: seq.map(Seq),
+        ack: ack.map(Seq),
+        payload_len: payload.len() as u16,
+    };
+    let mut bytes = vec![0; header.len()];
+    header.emit(&mut bytes).unwrap();
+    bytes.extend_from_slice(payload);
+    ethernet(
+        SERVER_MAC,
+        CLIENT_MAC,
+        &ipv4(source, SERVER, ipv4::GRE, &bytes),
+    )
+}
+
+/// The GRE header and payload of an Ethernet frame.
+pub fn gre_of(frame: &[u8]) -> (gre::Packet, Vec<u8>) {
+    let ip = ipv4::Packet::new_checked(&frame[14..]).unwrap();
+    assert!(ip.verify_checksum());
+    assert_eq!(ip.protocol(), ipv4::GRE);
+    assert_eq!(ip.ttl(), 64);
+    assert!(!ip.dont_fragment());
+    let packet = gre::Packet::parse(ip.payload()).unwrap();
+    (packet, ip.payload()[packet.payload_range()].to_vec())
+}
+
+fn ccp(code: u8, identifier: u8, data: &[u8]) -> Vec<u8> {
+    let len = (4 + data.len()) as u16;
+    [
+        &[0xff, 0x03, 0x80, 0xfd, code, identifier][..],
+        &len.to_be_bytes(),
+        data,
+    ]
+    .concat()
+}
+
+const STATELESS_128: [u8; 6] = [18, 6, 1, 0, 0, 0x40];
+
+pub fn configure_request(identifier: u8) -> Vec<u8> {
+    ccp(1, identifier, &STATELESS_128)
+}
+
+pub fn configure_ack(identifier: u8) -> Vec<u8> {
+    ccp(2, identifier, &STATELESS_128)
+}
+
+pub fn terminate_request(identifier: u8) -> Vec<u8> {
+    ccp(5, identifier, &[])
+}
+
+pub fn reset_request(identifier: u8, data: &[u8]) -> Vec<u8> {
+    ccp(14, identifier, data)
+}
+
+pub fn reset_ack(identifier: u8) -> Vec<u8> {
+    ccp(15, identifier, &[])
+}
