@@ -53,8 +53,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve until SIGTERM or SIGINT.
     #[command(after_help = "\
-Every fault of the configuration is listed at once, with its line and what to write instead. On SIGTERM or SIGINT
-every client is told, and the XDP programs and the veth pair are removed; a second signal does not wait for clients.
+Every fault of the configuration is listed at once, with its line and what to write instead. On SIGTERM or SIGINT \
+every client is told, and the XDP programs and the veth pair are removed. That takes five seconds at most.
 
 Examples:
   turnpike run --config /etc/turnpike/turnpike.toml
@@ -63,7 +63,7 @@ Examples:
 
     /// Check a configuration without starting anything.
     #[command(after_help = "\
-Prints all faults and warnings, one line each: FILE:LINE: what is wrong; what to write instead. Exit code 3 when
+Prints all faults and warnings, one line each: FILE:LINE: what is wrong; what to write instead. Exit code 3 when \
 there are faults; warnings alone are 0.
 
 Examples:
@@ -73,8 +73,8 @@ Examples:
 
     /// List the calls of a running server.
     #[command(after_help = "\
-IN is from the client, OUT is to it; octets are those of inner packets. MPPE is given in bits for both directions, `f`
-behind it means that keys change every 256 packets instead of every packet. --json has everything that was
+IN is from the client, OUT is to it; octets are those of inner packets. MPPE is given in bits for both directions, `f` \
+behind it means that keys change every 256 packets instead of every packet. --json has everything that was \
 negotiated and all counters.
 
 Examples:
@@ -104,9 +104,9 @@ Examples:
 
     /// Record packets of calls into a pcapng file.
     #[command(after_help = "\
-tcpdump does not see GRE that AF_XDP takes; this does. Interface `outer` of the file holds the frames as they came and
-went, interface `inner` the packets in clear. Calls that come up while the capture runs are included. End it with
-Ctrl-C: the file is whole at any time. Packets that the capture could not keep up with are counted in the file
+tcpdump does not see GRE that AF_XDP takes; this does. Interface `outer` of the file holds the frames as they came and \
+went, interface `inner` the packets in clear. Calls that come up while the capture runs are included. End it with \
+Ctrl-C: the file is whole at any time. Packets that the capture could not keep up with are counted in the file \
 (frame.drop_count). Mind that the file holds what your users do in clear.
 
 Examples:
