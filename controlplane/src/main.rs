@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use turnpike_controlplane::cli::{self, Cli, Command, ConfigArgs, exit};
-use turnpike_controlplane::{config, log};
+use turnpike_controlplane::{config, log, server};
 
 /// The control plane allocates small things for every call; the workers allocate nothing.
 #[global_allocator]
@@ -47,6 +47,11 @@ fn run(args: &ConfigArgs) -> ExitCode {
     for warning in warnings.iter().chain(&config::machine(&config, &file)) {
         tracing::warn!("{warning}");
     }
-    tracing::error!("this build serves no calls yet: the server is not in it");
-    ExitCode::from(exit::FAILED)
+    match server::run(&config) {
+        Ok(()) => ExitCode::from(exit::OK),
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(exit::FAILED)
+        }
+    }
 }
