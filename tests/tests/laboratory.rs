@@ -35,6 +35,7 @@ fn a_guest_reaches_a_namespace_over_a_bridge() {
                     transport: Transport::Raw,
                     address: "10.7.0.2/24".into(),
                     gateway: None,
+                    mtu: 1500,
                 }],
                 command: [
                     "/bin/sh",

@@ -182,8 +182,7 @@ impl Stage<'_> {
         let mut client = StockClient::start(
             &self.road.client,
             if mppe { "guest-mppe" } else { "guest-clear" },
-            road::CLIENT_INTERFACE,
-            &format!("{}/24", road::CLIENT),
+            1500,
             &call,
             Duration::from_secs(300),
         )?;

@@ -27,6 +27,8 @@ pub struct Card {
     pub address: String,
     /// The guest's default gateway, if it goes through this card.
     pub gateway: Option<String>,
+    /// MTU of the guest's end; longer packets of the guest leave in fragments.
+    pub mtu: u16,
 }
 
 /// How a guest's card reaches its device.
@@ -138,7 +140,7 @@ impl Guest {
                 mac(namespace.name(), interface)
             ));
             network.push(format!("addr add {address} dev vec{number}"));
-            network.push(format!("link set dev vec{number} up"));
+            network.push(format!("link set dev vec{number} mtu {} up", card.mtu));
             if let Some(gateway) = &card.gateway {
                 network.push(format!("route add default via {gateway}"));
             }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::binary;
 use super::guest::{Card, Guest, Plan, Transport};
 use super::inside::{News, StockCall};
 use super::netns::Namespace;
 use super::transfer::Moved;
+use super::{binary, road};
 
 /// A guest that makes one call.
 #[derive(Debug)]
@@ -58,12 +58,12 @@ pub struct Mppe {
 }
 
 impl StockClient {
-    /// Boots a guest that owns `interface` (one end of a veth pair in `namespace`) with `address`, and makes it call.
+    /// Boots a guest in `namespace` that owns the client's end of the [`road`], and makes it call. `mtu` is that of the
+    /// access network as the guest sees it.
     pub fn start(
         namespace: &Namespace,
         name: &str,
-        interface: &str,
-        address: &str,
+        mtu: u16,
         call: &StockCall,
         limit: Duration,
     ) -> Result<Self> {
@@ -71,10 +71,11 @@ impl StockClient {
         let plan = Plan {
             name: name.to_owned(),
             cards: vec![Card {
-                interface: interface.to_owned(),
+                interface: road::CLIENT_INTERFACE.to_owned(),
                 transport: Transport::Raw,
-                address: address.to_owned(),
+                address: format!("{}/24", road::CLIENT),
                 gateway: None,
+                mtu,
             }],
             command: [
                 &*program.to_string_lossy(),
