@@ -104,10 +104,6 @@ impl Stage<'_> {
             },
         )?;
         let up = dialled.wait_up(1, Duration::from_secs(30))?;
-        client.ip(&format!(
-            "route replace default dev {}",
-            dial::TUNNEL_INTERFACE
-        ))?;
         let session = one_session(server)?;
         let (received, average_ms) = ping_from(client, &target, PINGS)?;
         let mut streams = Vec::new();

@@ -90,7 +90,7 @@ impl Client {
             let up: Vec<Value> = self
                 .said()
                 .iter()
-                .filter(|line| line.get("address").is_some())
+                .filter(|line| line["event"] == "up")
                 .cloned()
                 .collect();
             if up.len() >= count {
@@ -100,6 +100,20 @@ impl Client {
                 anyhow::bail!("turnpike-bench ended ({status}):\n{}", self.process.tail());
             }
             Ok(None)
+        })
+        .with_context(|| format!("turnpike-bench said:\n{}", self.process.tail()))
+    }
+
+    /// Waits until `count` calls have failed or ended; their lines.
+    pub fn wait_over(&mut self, count: usize, limit: Duration) -> Result<Vec<Value>> {
+        super::until(&format!("{count} calls over"), limit, || {
+            let over: Vec<Value> = self
+                .said()
+                .iter()
+                .filter(|line| line["event"] == "failed" || line["event"] == "ended")
+                .cloned()
+                .collect();
+            Ok((over.len() >= count).then_some(over))
         })
         .with_context(|| format!("turnpike-bench said:\n{}", self.process.tail()))
     }
