@@ -13,6 +13,8 @@ mod file;
 mod frames;
 #[path = "vectors/gre.rs"]
 mod gre;
+#[path = "vectors/link.rs"]
+mod link;
 #[path = "vectors/mppe.rs"]
 mod mppe;
 #[path = "vectors/mschap.rs"]

@@ -165,7 +165,8 @@ impl Ccp {
     /// MPPE is refused for good: fatal, or we go on without.
     pub fn refuse(&mut self, refusal: MppeRefusal) {
         if self.policy == Policy::Require {
-            self.refusal = Some(refusal);
+            // What came first is the cause of the rest.
+            self.refusal.get_or_insert(refusal);
         } else {
             self.asking = false;
             self.given_up = true;

@@ -433,7 +433,7 @@ impl Lcp {
     /// Takes the information field of an LCP frame.
     pub fn receive(&mut self, information: &[u8], now: Time) -> Result<Option<Notice>, Error> {
         let packet = Packet::parse(information)?;
-        if self.negotiation.receive(&packet, now) {
+        if self.negotiation.receive(&packet, now)? {
             // RFC 1661 §5.6: without these codes there is no LCP.
             if packet.code == code::CODE_REJECT
                 && matches!(

@@ -12,7 +12,7 @@ use super::chap::{Authenticator, Outcome, Peer};
 use super::config::{ClientLink, ServerLink, Timing};
 use super::end::{CloseReason, End, PhaseName, printable};
 use super::ipcp::Ipcp;
-use super::lcp::{Due, Lcp, Notice};
+use super::lcp::{Lcp, Notice};
 use super::network::{Network, Start};
 use super::options::Output;
 use super::packet::{Packet, code};
@@ -21,39 +21,13 @@ use crate::mschap::MasterKeys;
 use crate::wire::ppp::{Frame, Protocol};
 use crate::{Error, Role, Time};
 
+mod timers;
+
 /// After the peer's Terminate-Request: time in which a repeated one still gets its Terminate-Ack.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// What the MRU that we ask for exceeds the MTU by: MPPE's header and the inner protocol field.
 const MRU_OVERHEAD: u16 = 4;
-
-/// Every timer of a link.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Timer {
-    /// From the start to data flowing.
-    SetUp,
-    /// Restart and Echo of LCP.
-    Lcp,
-    /// Repetition of Challenge, Response or Success; the delay after a Failure.
-    Authentication,
-    /// Restart of CCP.
-    Ccp,
-    /// Restart of IPCP.
-    Ipcp,
-    /// After the peer's Terminate-Request.
-    Linger,
-}
-
-impl Timer {
-    const ALL: [Self; 6] = [
-        Self::SetUp,
-        Self::Lcp,
-        Self::Authentication,
-        Self::Ccp,
-        Self::Ipcp,
-        Self::Linger,
-    ];
-}
 
 /// PPP of one call, either end. Plain data: frames and time go in, [`Action`]s come out of [`Link::poll`], to be
 /// carried out in their order; [`Link::deadline`] says when [`Link::handle_timeout`] wants to be called.
@@ -216,24 +190,6 @@ impl Link {
         self.actions.pop_front()
     }
 
-    /// When [`Self::handle_timeout`] is due.
-    pub fn deadline(&self) -> Option<Time> {
-        Timer::ALL
-            .into_iter()
-            .filter_map(|timer| self.due(timer))
-            .min()
-    }
-
-    /// Fires every timer that is due.
-    pub fn handle_timeout(&mut self, now: Time) {
-        for timer in Timer::ALL {
-            if self.due(timer).is_some_and(|due| due <= now) {
-                self.fire(timer, now);
-                self.settle(now);
-            }
-        }
-    }
-
     /// What has been agreed so far.
     pub fn info(&self) -> LinkInfo {
         let network = match &self.phase {
@@ -266,88 +222,6 @@ impl Link {
             Phase::Network { network, .. } if network.up().is_some() => PhaseName::Up,
             Phase::Network { .. } => PhaseName::Network,
             Phase::Terminate { .. } => PhaseName::Terminate,
-        }
-    }
-
-    fn due(&self, timer: Timer) -> Option<Time> {
-        let auth = match &self.phase {
-            Phase::Authenticate(auth) | Phase::Network { auth, .. } => Some(auth),
-            _ => None,
-        };
-        let network = match &self.phase {
-            Phase::Network { network, .. } => Some(network),
-            _ => None,
-        };
-        match timer {
-            Timer::SetUp => self.set_up_at,
-            Timer::Lcp => match &self.phase {
-                Phase::Dead | Phase::Finished => None,
-                Phase::Terminate {
-                    linger: Some(_), ..
-                } => None,
-                _ => self.lcp.deadline(),
-            },
-            Timer::Authentication => match auth? {
-                Auth::None => None,
-                Auth::MsChapV2Authenticator(authenticator) => authenticator.deadline(),
-                Auth::MsChapV2Peer(peer) => peer.deadline(),
-            },
-            Timer::Ccp => network?.ccp_deadline(),
-            Timer::Ipcp => network?.ipcp_deadline(),
-            Timer::Linger => match self.phase {
-                Phase::Terminate { linger, .. } => linger,
-                _ => None,
-            },
-        }
-    }
-
-    fn fire(&mut self, timer: Timer, now: Time) {
-        match timer {
-            Timer::SetUp => {
-                self.set_up_at = None;
-                let phase = self.phase_name();
-                self.terminate(
-                    match phase {
-                        PhaseName::Establish => End::NoAnswer {
-                            heard: self.lcp.heard_ever(),
-                        },
-                        _ => End::SetUpTimeout { phase },
-                    },
-                    now,
-                );
-            }
-            Timer::Lcp => match self.lcp.handle_timeout(now) {
-                Due::Nothing => {}
-                Due::Echo(frame) => self.actions.push_back(Action::Send(frame)),
-                // Nobody is there to answer a Terminate-Request, but one is sent: perhaps only our side is deaf.
-                Due::Silent(end) => {
-                    self.terminate(end, now);
-                    self.settle(now);
-                    self.finish();
-                }
-            },
-            Timer::Authentication => {
-                let (Phase::Authenticate(auth) | Phase::Network { auth, .. }) = &mut self.phase
-                else {
-                    return;
-                };
-                let end = match auth {
-                    Auth::None => None,
-                    Auth::MsChapV2Authenticator(authenticator) => {
-                        authenticator.handle_timeout(now, &mut self.actions)
-                    }
-                    Auth::MsChapV2Peer(peer) => peer.handle_timeout(now, &mut self.actions),
-                };
-                if let Some(end) = end {
-                    self.terminate(end, now);
-                }
-            }
-            Timer::Ccp | Timer::Ipcp => {
-                if let Phase::Network { network, .. } = &mut self.phase {
-                    network.handle_timeout(now);
-                }
-            }
-            Timer::Linger => self.finish(),
         }
     }
 

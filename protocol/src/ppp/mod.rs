@@ -22,6 +22,7 @@ mod packet;
 
 pub use action::{Action, Encryption, LcpTerms, LinkInfo, MppeTerms, Terms};
 pub use auth::{AuthProtocol, Credentials, Grant, Verdict};
+pub use ccp::MppeBits;
 pub use config::{ClientLink, ServerLink, Timing};
 pub use end::{CloseReason, End, IpcpFailure, MppeRefusal, PhaseName};
 pub use link::Link;

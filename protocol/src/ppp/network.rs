@@ -143,11 +143,11 @@ impl Network {
     ) -> Result<(), Error> {
         let packet = Packet::parse(information)?;
         if protocol == Protocol::IPCP {
-            if !self.ipcp.receive(&packet, now) {
+            if !self.ipcp.receive(&packet, now)? {
                 self.ipcp.receive_unknown(&packet, now);
             }
         } else if let Some(ccp) = &mut self.ccp
-            && !ccp.receive(&packet, now)
+            && !ccp.receive(&packet, now)?
             && !Ccp::is_reset(packet.code)
         {
             ccp.receive_unknown(&packet, now);

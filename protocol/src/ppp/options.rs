@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use super::config::Timing;
 use super::fsm::{self, Act, Event, State};
 use super::packet::{self, ConfigOption, OptionBuffer, OptionList, Packet, code};
-use crate::Time;
 use crate::wire::ppp::Protocol;
+use crate::{Error, Time};
 
 /// Refusals in a row, in either direction, before a negotiation is given up. Max-Failure makes two honest sides
 /// converge well before.
@@ -235,16 +235,17 @@ impl<O: Options> Negotiation<O> {
         self.timing.restart = restart;
     }
 
-    /// Takes a packet of codes 1 to 7; `false` for any other code, which is then up to the protocol.
-    pub fn receive(&mut self, packet: &Packet<'_>, now: Time) -> bool {
+    /// Takes a packet of codes 1 to 7; `false` for any other code, which is then up to the protocol. A malformed one
+    /// changes nothing.
+    pub fn receive(&mut self, packet: &Packet<'_>, now: Time) -> Result<bool, Error> {
         // RFC 1661 §4.1: nothing is received while the lower layer is down.
         if matches!(self.state, State::Initial | State::Starting) {
-            return true;
+            return Ok(true);
         }
         match packet.code {
-            code::CONFIGURE_REQUEST => self.receive_request(packet, now),
+            code::CONFIGURE_REQUEST => self.receive_request(packet, now)?,
             code::CONFIGURE_ACK => self.receive_ack(packet, now),
-            code::CONFIGURE_NAK | code::CONFIGURE_REJECT => self.receive_refusal(packet, now),
+            code::CONFIGURE_NAK | code::CONFIGURE_REJECT => self.receive_refusal(packet, now)?,
             code::TERMINATE_REQUEST => {
                 self.outputs
                     .push_back(Output::PeerTerminated(packet.data.to_vec()));
@@ -265,11 +266,11 @@ impl<O: Options> Negotiation<O> {
                     self.run(Event::RejectFatal, None, now);
                 }
                 Some(_) => self.run(Event::RejectTolerable, None, now),
-                None => {}
+                None => return Err(Error::Malformed("Code-Reject")),
             },
-            _ => return false,
+            _ => return Ok(false),
         }
-        true
+        Ok(true)
     }
 
     /// Answers a packet whose code the protocol does not know.
@@ -290,19 +291,19 @@ impl<O: Options> Negotiation<O> {
         self.run(Event::Echo, Some((code::ECHO_REPLY, identifier, data)), now);
     }
 
-    fn receive_request(&mut self, packet: &Packet<'_>, now: Time) {
-        let request = match OptionList::parse(packet.data) {
-            Ok(request) if packet.data.len() <= packet::MAX_DATA => request,
-            _ => return,
-        };
+    fn receive_request(&mut self, packet: &Packet<'_>, now: Time) -> Result<(), Error> {
+        let request = OptionList::parse(packet.data)?;
+        if packet.data.len() > packet::MAX_DATA {
+            return Err(Error::Malformed("length of Configure-Request"));
+        }
         if matches!(self.state, State::Closed | State::Closing | State::Stopping) {
             let answer = (code::TERMINATE_ACK, packet.identifier, Vec::new());
             self.run(Event::RequestGood, Some(answer), now);
-            return;
+            return Ok(());
         }
         let (answer, data) = self.judge(request);
         if self.options.has_failed() {
-            return;
+            return Ok(());
         }
         let event = if answer == code::CONFIGURE_ACK {
             self.naks_sent = 0;
@@ -313,11 +314,12 @@ impl<O: Options> Negotiation<O> {
             self.refusals_sent = self.refusals_sent.saturating_add(1);
             if self.refusals_sent > MAX_ROUNDS {
                 self.options.diverged();
-                return;
+                return Ok(());
             }
             Event::RequestBad
         };
         self.run(event, Some((answer, packet.identifier, data)), now);
+        Ok(())
     }
 
     /// RFC 1661 §5.3, §5.4: a Reject first and alone, then a Nak, else an Ack.
@@ -381,20 +383,18 @@ impl<O: Options> Negotiation<O> {
         }
     }
 
-    fn receive_refusal(&mut self, packet: &Packet<'_>, now: Time) {
+    fn receive_refusal(&mut self, packet: &Packet<'_>, now: Time) -> Result<(), Error> {
         if matches!(self.state, State::Closed | State::Stopped) {
             self.run(
                 Event::Nak,
                 Some((code::TERMINATE_ACK, packet.identifier, Vec::new())),
                 now,
             );
-            return;
+            return Ok(());
         }
-        let Ok(options) = OptionList::parse(packet.data) else {
-            return;
-        };
+        let options = OptionList::parse(packet.data)?;
         if !self.is_answer(packet) {
-            return;
+            return Ok(());
         }
         if packet.code == code::CONFIGURE_REJECT {
             // RFC 1661 §5.4: a Reject names options of our request; what we never asked for is ignored.
@@ -407,7 +407,7 @@ impl<O: Options> Negotiation<O> {
             }
             self.request = request;
             if !any {
-                return;
+                return Ok(());
             }
         } else {
             options.iter().for_each(|option| self.options.naked(option));
@@ -420,6 +420,7 @@ impl<O: Options> Negotiation<O> {
         if !self.options.has_failed() {
             self.run(Event::Nak, None, now);
         }
+        Ok(())
     }
 
     /// Whether this answers our last request, and is the first to do so.

@@ -1,0 +1,135 @@
+//! When a link wants to be called again, and what it does then: a closed list of timers.
+
+use super::{Action, Auth, End, Link, Phase, PhaseName};
+use crate::Time;
+use crate::ppp::lcp::Due;
+
+/// Every timer of a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Timer {
+    /// From the start to data flowing.
+    SetUp,
+    /// Restart and Echo of LCP.
+    Lcp,
+    /// Repetition of Challenge, Response or Success; the delay after a Failure.
+    Authentication,
+    /// Restart of CCP.
+    Ccp,
+    /// Restart of IPCP.
+    Ipcp,
+    /// After the peer's Terminate-Request.
+    Linger,
+}
+
+impl Timer {
+    const ALL: [Self; 6] = [
+        Self::SetUp,
+        Self::Lcp,
+        Self::Authentication,
+        Self::Ccp,
+        Self::Ipcp,
+        Self::Linger,
+    ];
+}
+
+impl Link {
+    /// When [`Self::handle_timeout`] is due.
+    pub fn deadline(&self) -> Option<Time> {
+        Timer::ALL
+            .into_iter()
+            .filter_map(|timer| self.due(timer))
+            .min()
+    }
+
+    /// Fires every timer that is due.
+    pub fn handle_timeout(&mut self, now: Time) {
+        for timer in Timer::ALL {
+            if self.due(timer).is_some_and(|due| due <= now) {
+                self.fire(timer, now);
+                self.settle(now);
+            }
+        }
+    }
+
+    fn due(&self, timer: Timer) -> Option<Time> {
+        let auth = match &self.phase {
+            Phase::Authenticate(auth) | Phase::Network { auth, .. } => Some(auth),
+            _ => None,
+        };
+        let network = match &self.phase {
+            Phase::Network { network, .. } => Some(network),
+            _ => None,
+        };
+        match timer {
+            Timer::SetUp => self.set_up_at,
+            Timer::Lcp => match &self.phase {
+                Phase::Dead | Phase::Finished => None,
+                Phase::Terminate {
+                    linger: Some(_), ..
+                } => None,
+                _ => self.lcp.deadline(),
+            },
+            Timer::Authentication => match auth? {
+                Auth::None => None,
+                Auth::MsChapV2Authenticator(authenticator) => authenticator.deadline(),
+                Auth::MsChapV2Peer(peer) => peer.deadline(),
+            },
+            Timer::Ccp => network?.ccp_deadline(),
+            Timer::Ipcp => network?.ipcp_deadline(),
+            Timer::Linger => match self.phase {
+                Phase::Terminate { linger, .. } => linger,
+                _ => None,
+            },
+        }
+    }
+
+    fn fire(&mut self, timer: Timer, now: Time) {
+        match timer {
+            Timer::SetUp => {
+                self.set_up_at = None;
+                let phase = self.phase_name();
+                self.terminate(
+                    match phase {
+                        PhaseName::Establish => End::NoAnswer {
+                            heard: self.lcp.heard_ever(),
+                        },
+                        _ => End::SetUpTimeout { phase },
+                    },
+                    now,
+                );
+            }
+            Timer::Lcp => match self.lcp.handle_timeout(now) {
+                Due::Nothing => {}
+                Due::Echo(frame) => self.actions.push_back(Action::Send(frame)),
+                // Nobody is there to answer a Terminate-Request, but one is sent: perhaps only our side is deaf.
+                Due::Silent(end) => {
+                    self.terminate(end, now);
+                    self.settle(now);
+                    self.finish();
+                }
+            },
+            Timer::Authentication => {
+                let (Phase::Authenticate(auth) | Phase::Network { auth, .. }) = &mut self.phase
+                else {
+                    return;
+                };
+                let end = match auth {
+                    Auth::None => None,
+                    Auth::MsChapV2Authenticator(authenticator) => {
+                        authenticator.handle_timeout(now, &mut self.actions)
+                    }
+                    Auth::MsChapV2Peer(peer) => peer.handle_timeout(now, &mut self.actions),
+                };
+                if let Some(end) = end {
+                    self.terminate(end, now);
+                }
+            }
+            Timer::Ccp | Timer::Ipcp => {
+                if let Phase::Network { network, .. } = &mut self.phase {
+                    network.handle_timeout(now);
+                }
+            }
+            Timer::Linger => self.finish(),
+        }
+    }
+}
