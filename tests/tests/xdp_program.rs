@@ -1,12 +1,31 @@
-//! The XDP program on crafted packets, by the kernel's own test-run: which verdict each kind of packet gets.
+//! The XDP program on crafted packets, by the kernel's own test-run: which verdict each kind of packet gets; and on a
+//! veth pair: what it leaves to Linux gets there, and whole.
 //!
-//! No socket is in the map, so what is meant for one falls back to Linux: the verdict counters tell, not the action.
+//! In a test-run no socket is in the map, so what is meant for one falls back to Linux: the verdict counters tell, not
+//! the action.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test: what cannot go on must not go on, and a skip must be loud"
+)]
+
+use std::io::ErrorKind;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, LpmTrie, PerCpuArray};
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, Pod};
+use turnpike_dataplane::api::Port;
+use turnpike_dataplane::device::{Batch, Device};
+use turnpike_dataplane::netdev::Netlink;
+use turnpike_dataplane::ports::raw::GreSocket;
+use turnpike_dataplane::ports::{HostConfig, ModeChoice, Nic, Ports, PortsConfig};
+use turnpike_dataplane::xsk::{Binding, Sizes, Xsk};
 use turnpike_ebpf::{self as shared, Verdict};
+use turnpike_protocol::wire::ipv4::checksum;
+use xtask::lab::netns::Lab;
 
 const US: [u8; 4] = [10, 7, 0, 1];
 const CLIENT: [u8; 4] = [10, 7, 0, 2];
@@ -146,6 +165,8 @@ fn ipv4(
     packet.extend(CLIENT);
     packet.extend(destination);
     packet.extend(options);
+    let sum = checksum(&packet).to_be_bytes();
+    packet[10..12].copy_from_slice(&sum);
     packet.extend(payload);
     packet
 }
@@ -310,4 +331,230 @@ fn an_interface_that_is_no_port_is_left_alone() {
         .remove(&LOOPBACK)
         .unwrap();
     program.passes(&to_us(&gre()), Verdict::UnknownPort);
+}
+
+/// GRE with a payload of this many octets.
+fn long_gre(octets: u16) -> Vec<u8> {
+    let mut packet = gre();
+    packet[4..6].copy_from_slice(&octets.to_be_bytes());
+    packet.truncate(12);
+    packet.extend((0..octets).map(|n| n as u8));
+    packet
+}
+
+/// Shorter than the kernel's smallest ring would be is of no use here.
+const SIZES: Sizes = Sizes {
+    ring: 256,
+    worker: 64,
+    huge_pages: false,
+};
+
+#[test]
+fn what_is_left_to_linux_gets_there_in_native_mode() {
+    what_is_left_to_linux_gets_there(ModeChoice::Native);
+}
+
+#[test]
+fn what_is_left_to_linux_gets_there_in_generic_mode() {
+    what_is_left_to_linux_gets_there(ModeChoice::Generic);
+}
+
+fn what_is_left_to_linux_gets_there(mode: ModeChoice) {
+    if !running_as_root() {
+        eprintln!("SKIPPED: network namespaces and AF_XDP need root");
+        return;
+    }
+    let lab = Lab::new().unwrap();
+    let client = lab.namespace("client").unwrap();
+    let server = lab.namespace("server").unwrap();
+    server.veth("s0", &client, "c0", 1).unwrap();
+    server.ip("addr add 10.7.0.1/24 dev s0").unwrap();
+    // Answers must have somewhere to go, or their absence proves nothing.
+    server
+        .ip("neigh add 10.7.0.2 lladdr 02:00:00:00:00:02 dev s0 nud permanent")
+        .unwrap();
+
+    // Each with what Linux is to hand back of it: the same datagram, or for fragments the whole.
+    let fragmented = long_gre(1500);
+    let whole = ipv4(47, US, [0, 0], &[], &fragmented);
+    let options = ipv4(47, US, [0, 0], &[1, 1, 1, 0], &gre());
+    let change = |at: usize, octet: u8| {
+        let mut packet = gre();
+        packet[at] = octet;
+        ipv4(47, US, [0, 0], &[], &packet)
+    };
+    let strange = [
+        change(1, 0),
+        change(3, 0),
+        change(0, 0xb0),
+        ipv4(47, US, [0, 0], &[], &gre()[..10]),
+    ];
+    let tagged = ipv4(47, US, [0, 0], &[], &gre());
+    let mut frames = vec![
+        ethernet(&[[0x81, 0, 0, 5]], [8, 0], &tagged),
+        ethernet(&[[0x88, 0xa8, 0, 7], [0x81, 0, 0, 5]], [8, 0], &tagged),
+        ethernet(&[], [8, 0], &options),
+        // Last fragment first.
+        ethernet(
+            &[],
+            [8, 0],
+            &ipv4(47, US, [0, 100], &[], &fragmented[800..]),
+        ),
+        ethernet(
+            &[],
+            [8, 0],
+            &ipv4(47, US, [0x20, 0], &[], &fragmented[..800]),
+        ),
+    ];
+    frames.extend(strange.iter().map(|packet| ethernet(&[], [8, 0], packet)));
+    frames.push(to_us(&gre()));
+    let mut expected = vec![options, whole];
+    expected.extend(strange);
+
+    // What Linux sees on the device after XDP.
+    let mut watch = server
+        .start(
+            "tcpdump",
+            server
+                .command("tcpdump")
+                .args(["--immediate-mode", "-e", "-l", "-n", "-i", "s0"]),
+        )
+        .unwrap();
+    watch
+        .wait_for_line(Duration::from_secs(10), |line| line.contains("listening"))
+        .unwrap();
+
+    let (opened, is_open) = channel();
+    let (sent, all_sent) = channel();
+    let serving = server
+        .enter(move || {
+            let raw = GreSocket::open().unwrap();
+            let (mut ports, mut xsks) = Ports::open(&PortsConfig {
+                access: Nic {
+                    interface: "s0".into(),
+                    mode,
+                },
+                uplink: None,
+                host: HostConfig {
+                    interface: "turnpike0".into(),
+                    mtu: 1500,
+                    addresses: Vec::new(),
+                },
+                workers: 1,
+                sizes: SIZES,
+            })
+            .unwrap();
+            ports.local_add(US.into()).unwrap();
+            opened.send(ports.info(Port::Access).unwrap().mac).unwrap();
+            all_sent.recv().unwrap();
+            let mut got = Vec::new();
+            let mut buffer = [0; 2048];
+            let end = Instant::now() + Duration::from_secs(3);
+            // A little longer than needed, for what should not come.
+            while Instant::now() < end && got.len() <= 6 {
+                match raw.receive(&mut buffer) {
+                    Ok(len) => got.push(buffer[..len].to_vec()),
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                        std::thread::sleep(Duration::from_millis(10));
+                        if got.len() == 6 {
+                            break;
+                        }
+                    }
+                    Err(e) => panic!("{e}"),
+                }
+            }
+            let mut batch = Batch::new();
+            xsks[0].receive(Port::Access, &mut batch);
+            let taken: Vec<_> = batch
+                .drain(..)
+                .map(|mut frame| {
+                    let bytes = xsks[0].bytes(&mut frame)[14..].to_vec();
+                    xsks[0].release(frame);
+                    bytes
+                })
+                .collect();
+            (got, taken, ports.verdicts().unwrap())
+        })
+        .unwrap();
+    let mac = is_open.recv().unwrap();
+    client
+        .enter(move || {
+            let device = Netlink::open().unwrap().link("c0").unwrap().unwrap().index;
+            let binding = Binding {
+                port: Port::Access,
+                device,
+                queue: 0,
+            };
+            // A socket without a program sends frames as they are, tags and all.
+            let mut wire = Xsk::open(&[binding], &SIZES).unwrap();
+            for bytes in frames {
+                let mut frame = wire.allocate(Port::Access).unwrap();
+                assert!(frame.set_len(bytes.len()));
+                let place = wire.bytes(&mut frame);
+                place.copy_from_slice(&bytes);
+                place[..6].copy_from_slice(&mac.0);
+                wire.transmit(Port::Access, frame).unwrap();
+            }
+            wire.flush();
+        })
+        .unwrap()
+        .join()
+        .unwrap();
+    sent.send(()).unwrap();
+    let (got, taken, verdicts) = serving.join().unwrap();
+
+    // All of it came back, and nothing of what AF_XDP took.
+    let mut got: Vec<Vec<u8>> = got
+        .into_iter()
+        .map(|mut datagram| {
+            // Reassembly makes the header anew.
+            datagram[10..12].copy_from_slice(&[0, 0]);
+            datagram
+        })
+        .collect();
+    for datagram in &mut expected {
+        datagram[10..12].copy_from_slice(&[0, 0]);
+    }
+    got.sort();
+    expected.sort();
+    assert_eq!(got, expected);
+    assert_eq!(taken, [tagged]);
+    let count = |verdict: Verdict| {
+        let found = verdicts.iter().find(|(name, _)| *name == verdict.name());
+        found.unwrap().1
+    };
+    for (verdict, packets) in [
+        (Verdict::Gre, 1),
+        (Verdict::NoSocket, 0),
+        (Verdict::Vlan, 1),
+        (Verdict::QinQ, 1),
+        (Verdict::GreOptions, 1),
+        (Verdict::GreFragment, 2),
+        (Verdict::GreVersion, 1),
+        (Verdict::GreProtocol, 1),
+        (Verdict::GreFlags, 1),
+        (Verdict::GreShort, 1),
+    ] {
+        assert_eq!(count(verdict), packets, "{}", verdict.name());
+    }
+    // Tagged frames are on the device with their tags (no VLAN device takes them here).
+    watch
+        .wait_for_line(Duration::from_secs(5), |line| {
+            line.contains("802.1Q-QinQ") && line.contains("vlan 7") && line.contains("vlan 5")
+        })
+        .unwrap();
+    watch
+        .wait_for_line(Duration::from_secs(5), |line| {
+            line.contains("ethertype 802.1Q (0x8100)") && line.contains("vlan 5")
+        })
+        .unwrap();
+    // While the raw socket was open nobody was told that we know no GRE.
+    let snmp = server.run("cat /proc/net/snmp").unwrap();
+    let mut icmp = snmp.lines().filter(|line| line.starts_with("Icmp: "));
+    let (names, values) = (icmp.next().unwrap(), icmp.next().unwrap());
+    let column = names
+        .split(' ')
+        .position(|name| name == "OutDestUnreachs")
+        .unwrap();
+    assert_eq!(values.split(' ').nth(column), Some("0"));
 }
