@@ -1,1 +1,3 @@
 //! Helpers for the tests beside this file.
+
+pub mod captures;

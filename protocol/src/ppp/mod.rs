@@ -18,7 +18,7 @@ mod lcp;
 mod link;
 mod network;
 mod options;
-mod packet;
+pub mod packet;
 
 pub use action::{Action, Encryption, LcpTerms, LinkInfo, MppeTerms, Terms};
 pub use auth::{AuthProtocol, Credentials, Grant, Verdict};
