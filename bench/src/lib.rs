@@ -1,1 +1,8 @@
-//! Comes with the first slice.
+//! The built-in client and the load generator: `protocol`'s client role over the same workers as the server's.
+#![forbid(unsafe_code)]
+
+pub mod dial;
+pub mod faults;
+pub mod flood;
+pub mod subscriber;
+pub mod traffic;

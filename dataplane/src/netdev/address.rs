@@ -169,7 +169,7 @@ fn address(device: u32, net: Ipv4Net) -> AddressMessage {
     message
 }
 
-fn message(route: &Route) -> RouteMessage {
+pub(super) fn message(route: &Route) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = AddressFamily::Inet;
     message.header.destination_prefix_length = route.destination.prefix_len();

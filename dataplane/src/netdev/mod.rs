@@ -5,6 +5,7 @@
 
 mod address;
 mod link;
+mod rule;
 
 use std::io;
 
@@ -18,6 +19,7 @@ use netlink_sys::{Socket, SocketAddr};
 
 pub use self::address::Route;
 pub use self::link::{Link, MAX_NAME, Offloads, Statistics, Veth, XdpAttached, set_offloads};
+pub use self::rule::SourceRule;
 
 /// A request that Linux refused, and why.
 #[derive(Debug, thiserror::Error)]

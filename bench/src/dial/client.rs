@@ -1,0 +1,593 @@
+//! The client between TCP, the worker and Linux: [`Subscriber`]s in the middle, and what is known of every call.
+
+use core::net::{Ipv4Addr, SocketAddrV4};
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use indicatif::ProgressBar;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, tcp::OwnedReadHalf};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use turnpike_dataplane::api::{CallCounters, Command, Event, Port};
+use turnpike_dataplane::ports::Ports;
+use turnpike_dataplane::rings::{ControlEnd, Full};
+use turnpike_protocol::mschap::NtHash;
+use turnpike_protocol::ppp::{ClientLink, LinkInfo, Terms};
+use turnpike_protocol::pptp::{CallerConfig, Text};
+use turnpike_protocol::{CallId, Time};
+
+use super::Dial;
+use super::linux::{self, Linux};
+use super::report::{CallReport, Line, OverLine, Printer, UpLine};
+use crate::subscriber::{Action, Cause, Subscriber, SubscriberConfig};
+
+/// How long TCP may take to connect.
+const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+
+/// From a task to the loop.
+pub(super) enum Message {
+    Connected(usize, TcpStream),
+    Unreachable(usize, io::Error),
+    Octets(usize, Vec<u8>),
+    Gone(usize),
+}
+
+/// A control connection.
+pub(super) struct Connection {
+    ids: Vec<CallId>,
+    subscriber: Option<Subscriber>,
+    writer: Option<UnboundedSender<Vec<u8>>>,
+    begun: Time,
+    deadline: Option<Time>,
+}
+
+/// What is known of a call.
+struct Call {
+    connection: usize,
+    address: Option<Ipv4Addr>,
+    came_up: bool,
+    over: Option<(String, Option<u32>, bool)>,
+    counters: CallCounters,
+}
+
+pub(super) struct Client<'a> {
+    options: &'a Dial,
+    server: Ipv4Addr,
+    secret: NtHash,
+    host_name: Text<64>,
+    origin: Instant,
+    pub(super) printer: Printer,
+    pub(super) connections: Vec<Connection>,
+    calls: BTreeMap<u16, Call>,
+    pub(super) control: ControlEnd,
+    /// Commands that found the ring full, in order.
+    pub(super) waiting: VecDeque<Command>,
+    deadlines: BTreeSet<(Time, usize)>,
+    messages: UnboundedSender<Message>,
+    linux: Linux,
+    pub(super) ports: Ports,
+    locals: Vec<Ipv4Addr>,
+    via: Option<Ipv4Addr>,
+    routed: bool,
+    pub(super) progress: ProgressBar,
+    pub(super) hanging_up: bool,
+}
+
+impl<'a> Client<'a> {
+    /// Nobody has dialled yet; every call has its place in a connection. Messages of its tasks come back by
+    /// `messages`, to be given to [`Client::message`].
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is made elsewhere, and there is one caller"
+    )]
+    pub(super) fn new(
+        options: &'a Dial,
+        server: Ipv4Addr,
+        password: &str,
+        origin: Instant,
+        control: ControlEnd,
+        ports: Ports,
+        progress: ProgressBar,
+        messages: UnboundedSender<Message>,
+    ) -> Result<Self, linux::Error> {
+        let mut client = Self {
+            options,
+            server,
+            secret: NtHash::from_password(password),
+            host_name: std::fs::read_to_string("/proc/sys/kernel/hostname")
+                .map(|name| Text::from(name.trim()))
+                .unwrap_or_default(),
+            origin,
+            printer: Printer { json: options.json },
+            connections: Vec::new(),
+            calls: BTreeMap::new(),
+            control,
+            waiting: VecDeque::new(),
+            deadlines: BTreeSet::new(),
+            messages,
+            linux: Linux::new(&ports)?,
+            ports,
+            locals: Vec::new(),
+            via: None,
+            routed: false,
+            progress,
+            hanging_up: false,
+        };
+        client.plan();
+        Ok(client)
+    }
+
+    fn now(&self) -> Time {
+        Time::ZERO + self.origin.elapsed()
+    }
+
+    /// Deals the calls to connections. Ids begin at 0, which is legal and what Windows does.
+    fn plan(&mut self) {
+        let ids: Vec<CallId> = (0..self.options.calls).map(CallId).collect();
+        for ids in ids.chunks(self.options.per_connection().into()) {
+            for id in ids {
+                self.calls.insert(
+                    id.0,
+                    Call {
+                        connection: self.connections.len(),
+                        address: None,
+                        came_up: false,
+                        over: None,
+                        counters: CallCounters::default(),
+                    },
+                );
+            }
+            self.connections.push(Connection {
+                ids: ids.to_vec(),
+                subscriber: None,
+                writer: None,
+                begun: Time::ZERO,
+                deadline: None,
+            });
+        }
+    }
+
+    pub(super) fn connect(&mut self, at: usize) {
+        self.connections[at].begun = self.now();
+        let messages = self.messages.clone();
+        let server = SocketAddrV4::new(self.server, self.options.port);
+        tokio::spawn(async move {
+            let connected = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(server)).await;
+            // The loop outlives its tasks, or nobody cares.
+            let _ = messages.send(match connected {
+                Ok(Ok(stream)) => Message::Connected(at, stream),
+                Ok(Err(error)) => Message::Unreachable(at, error),
+                Err(_) => Message::Unreachable(at, io::ErrorKind::TimedOut.into()),
+            });
+        });
+    }
+
+    pub(super) fn message(&mut self, message: Message) {
+        let now = self.now();
+        match message {
+            Message::Connected(at, stream) => {
+                if let Err(error) = self.begin(at, stream, now) {
+                    self.fail(at, &format!("cannot begin: {error:#}"), None);
+                }
+            }
+            Message::Unreachable(at, error) => {
+                // Windows' code for a server that cannot be reached at all.
+                self.fail(
+                    at,
+                    &format!("cannot connect to the server: {error}"),
+                    Some(800),
+                );
+            }
+            Message::Octets(at, octets) => {
+                if let Some(subscriber) = &mut self.connections[at].subscriber
+                    && subscriber.receive(&octets, now).is_err()
+                {
+                    self.connections[at].writer = None;
+                }
+                self.pump(at);
+            }
+            Message::Gone(at) => {
+                self.connections[at].writer = None;
+                if let Some(subscriber) = &mut self.connections[at].subscriber
+                    && !subscriber.is_finished()
+                {
+                    subscriber.connection_lost(now);
+                }
+                self.pump(at);
+            }
+        }
+    }
+
+    /// The control connection stands.
+    fn begin(&mut self, at: usize, stream: TcpStream, now: Time) -> anyhow::Result<()> {
+        stream.set_nodelay(true)?;
+        let local = match stream.local_addr()? {
+            core::net::SocketAddr::V4(local) => *local.ip(),
+            core::net::SocketAddr::V6(_) => anyhow::bail!("the server was reached by IPv6"),
+        };
+        if !self.locals.contains(&local) {
+            self.ports.local_add(local)?;
+            self.locals.push(local);
+        }
+        if self.via.is_none() {
+            let via =
+                linux::next_hop(self.server, &self.options.interface)?.with_context(|| {
+                    format!(
+                        "no route to {} through {}",
+                        self.server, self.options.interface
+                    )
+                })?;
+            self.via = Some(via);
+            self.neighbour();
+            if let Some(device) = self.ports.index(Port::Access) {
+                self.linux.keep_way(self.server, device, via)?;
+            }
+        }
+        let (reader, mut writer) = stream.into_split();
+        let (octets, mut outbox): (_, UnboundedReceiver<Vec<u8>>) = unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(octets) = outbox.recv().await {
+                if writer.write_all(&octets).await.is_err() {
+                    // The reader notices, too.
+                    return;
+                }
+            }
+            let _ = writer.shutdown().await;
+        });
+        tokio::spawn(read(at, reader, self.messages.clone()));
+        let link = ClientLink {
+            mppe: self.options.policy(),
+            mtu: self.options.mtu,
+            ..ClientLink::new(self.options.user.as_bytes(), self.secret.clone())
+        };
+        let config = SubscriberConfig {
+            caller: CallerConfig {
+                host_name: self.host_name,
+                ..CallerConfig::default()
+            },
+            link,
+            local,
+            server: self.server,
+            via: self.via.unwrap_or(self.server),
+        };
+        let mut calls = Vec::new();
+        for id in &self.connections[at].ids {
+            let mut seed = [0; 32];
+            getrandom::fill(&mut seed)
+                .map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+            calls.push((*id, seed));
+        }
+        let mut subscriber = Subscriber::new(config, calls, now);
+        if self.hanging_up {
+            subscriber.hang_up(now);
+        }
+        self.connections[at].subscriber = Some(subscriber);
+        self.connections[at].writer = Some(octets);
+        self.pump(at);
+        Ok(())
+    }
+
+    /// No call of this connection will come up.
+    fn fail(&mut self, at: usize, reason: &str, error: Option<u32>) {
+        for id in self.connections[at].ids.clone() {
+            self.over(
+                id,
+                reason.to_owned(),
+                error,
+                self.hanging_up,
+                CallCounters::default(),
+            );
+        }
+    }
+
+    /// Tells the worker who the next hop is on the link.
+    pub(super) fn neighbour(&mut self) {
+        let Some(via) = self.via else {
+            return;
+        };
+        match linux::neighbour(via, &self.options.interface) {
+            Ok(Some(mac)) => self.command(Command::Neighbour {
+                port: Port::Access,
+                address: via,
+                mac: Some(mac),
+            }),
+            // Linux knew it when TCP connected; what it forgets it learns again.
+            Ok(None) => {}
+            Err(error) => tracing::warn!("{error}"),
+        }
+    }
+
+    pub(super) fn command(&mut self, command: Command) {
+        if !self.waiting.is_empty() {
+            self.waiting.push_back(command);
+        } else if let Err(Full(command)) = self.control.commands.push(command) {
+            self.waiting.push_back(command);
+        }
+    }
+
+    /// Takes what the worker has for us, and gives it what it had no room for.
+    pub(super) fn drain(&mut self) {
+        // Awake: what comes from now on need not ring. Looked at again after `prepare`, so that nothing is missed.
+        self.control.wake.finish();
+        loop {
+            while let Some(command) = self.waiting.pop_front() {
+                if let Err(Full(command)) = self.control.commands.push(command) {
+                    self.waiting.push_front(command);
+                    break;
+                }
+            }
+            while let Ok(event) = self.control.events.pop() {
+                self.event(&event);
+            }
+            while self.control.captured.pop().is_ok() {}
+            self.control.wake.prepare();
+            let stuck = self.waiting.is_empty() || self.control.commands.room() == 0;
+            if self.control.events.is_empty() && stuck {
+                return;
+            }
+            self.control.wake.finish();
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        let now = self.now();
+        let id = match event {
+            Event::Frame { call, .. }
+            | Event::Counters { call, .. }
+            | Event::Closed { call, .. } => call.id,
+            Event::Lost { frames } => {
+                tracing::warn!(frames, "control frames found the event ring full");
+                return;
+            }
+        };
+        let Some(at) = self.calls.get(&id.0).map(|call| call.connection) else {
+            return;
+        };
+        if let Some(subscriber) = &mut self.connections[at].subscriber {
+            subscriber.event(event, now);
+        }
+        self.pump(at);
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<tokio::time::Instant> {
+        let (at, _) = self.deadlines.first()?;
+        let at = Duration::from_nanos(at.as_nanos());
+        Some(tokio::time::Instant::from_std(self.origin + at))
+    }
+
+    pub(super) fn timeouts(&mut self) {
+        let now = self.now();
+        while let Some((due, at)) = self.deadlines.first().copied()
+            && due <= now
+        {
+            self.deadlines.pop_first();
+            self.connections[at].deadline = None;
+            if let Some(subscriber) = &mut self.connections[at].subscriber {
+                subscriber.handle_timeout(now);
+            }
+            self.pump(at);
+        }
+    }
+
+    /// Does what a connection wants done, and notes its next deadline.
+    fn pump(&mut self, at: usize) {
+        loop {
+            let action = match &mut self.connections[at].subscriber {
+                Some(subscriber) => subscriber.poll(),
+                None => return,
+            };
+            match action {
+                Some(action) => self.act(at, action),
+                None => break,
+            }
+        }
+        let deadline = self.connections[at]
+            .subscriber
+            .as_ref()
+            .and_then(Subscriber::deadline);
+        let before = core::mem::replace(&mut self.connections[at].deadline, deadline);
+        if before != deadline {
+            if let Some(before) = before {
+                self.deadlines.remove(&(before, at));
+            }
+            if let Some(deadline) = deadline {
+                self.deadlines.insert((deadline, at));
+            }
+        }
+    }
+
+    fn act(&mut self, at: usize, action: Action) {
+        match action {
+            Action::Tcp(octets) => {
+                if let Some(writer) = &self.connections[at].writer {
+                    // A writer that is gone shows as the end of the connection.
+                    let _ = writer.send(octets);
+                }
+            }
+            Action::Command(command) => self.command(command),
+            Action::Started(_) | Action::Held { .. } => {}
+            Action::Up { id, terms, info } => self.up_now(at, id, &terms, &info),
+            Action::Ended {
+                id,
+                cause,
+                counters,
+            } => {
+                let asked = self.hanging_up && cause == Cause::HungUp;
+                self.over(
+                    id,
+                    cause.to_string(),
+                    cause.windows_error(),
+                    asked,
+                    counters,
+                );
+            }
+            Action::Finished(end) => {
+                tracing::debug!("control connection: {end}");
+                // The writer sends what is left and closes.
+                self.connections[at].writer = None;
+            }
+        }
+    }
+
+    fn up_now(&mut self, at: usize, id: CallId, terms: &Terms, info: &LinkInfo) {
+        let seconds = self.now().since(self.connections[at].begun).as_secs_f64();
+        let Some(call) = self.calls.get_mut(&id.0) else {
+            return;
+        };
+        let before = call.address.replace(terms.address);
+        let first = !core::mem::replace(&mut call.came_up, true);
+        if before != Some(terms.address)
+            && let Err(error) = self.install(before, terms.address)
+        {
+            tracing::error!(call = id.0, "{error}");
+        }
+        if first {
+            self.progress.inc(1);
+            let line = UpLine::new(id.0, terms, info, seconds);
+            let printer = self.printer;
+            self.progress.suspend(|| printer.line(&Line::Up(&line)));
+        }
+    }
+
+    fn install(&mut self, before: Option<Ipv4Addr>, address: Ipv4Addr) -> Result<(), linux::Error> {
+        if let Some(before) = before {
+            self.linux.address_remove(before)?;
+        }
+        self.linux.address_add(address)?;
+        if !core::mem::replace(&mut self.routed, true) {
+            for prefix in self.options.prefixes() {
+                self.linux.route_add(prefix, address)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn over(
+        &mut self,
+        id: CallId,
+        reason: String,
+        error: Option<u32>,
+        asked: bool,
+        counters: CallCounters,
+    ) {
+        let Some(call) = self.calls.get_mut(&id.0) else {
+            return;
+        };
+        if call.over.is_some() {
+            return;
+        }
+        call.counters = counters;
+        let line = OverLine {
+            call_id: id.0,
+            reason: reason.clone(),
+            error,
+        };
+        let came_up = call.came_up;
+        call.over = Some((reason, error, asked));
+        if let Some(address) = call.address
+            && let Err(error) = self.linux.address_remove(address)
+        {
+            tracing::warn!("{error}");
+        }
+        if asked && came_up {
+            return;
+        }
+        let printer = self.printer;
+        self.progress.suspend(|| {
+            printer.line(&if came_up {
+                Line::Ended(&line)
+            } else {
+                Line::Failed(&line)
+            });
+        });
+    }
+
+    /// Calls that are up.
+    pub(super) fn up(&self) -> impl Iterator<Item = (u16, Ipv4Addr)> {
+        self.calls.iter().filter_map(|(id, call)| {
+            let alive = call.came_up && call.over.is_none();
+            call.address.filter(|_| alive).map(|address| (*id, address))
+        })
+    }
+
+    /// Every call has come up or failed.
+    pub(super) fn is_settled(&self) -> bool {
+        self.calls
+            .values()
+            .all(|call| call.came_up || call.over.is_some())
+    }
+
+    /// Every call is over, and every connection.
+    pub(super) fn is_over(&self) -> bool {
+        self.calls.values().all(|call| call.over.is_some())
+            && self.connections.iter().all(|connection| {
+                connection
+                    .subscriber
+                    .as_ref()
+                    .is_none_or(Subscriber::is_finished)
+            })
+    }
+
+    /// SIGINT or SIGTERM. False the second time: leave at once.
+    pub(super) fn interrupted(&mut self) -> bool {
+        if self.hanging_up {
+            return false;
+        }
+        self.hang_up();
+        true
+    }
+
+    pub(super) fn hang_up(&mut self) {
+        let now = self.now();
+        self.hanging_up = true;
+        self.progress.finish_and_clear();
+        for at in 0..self.connections.len() {
+            match &mut self.connections[at].subscriber {
+                Some(subscriber) => {
+                    subscriber.hang_up(now);
+                    self.pump(at);
+                }
+                None => self.fail(at, "hung up before it was dialled", None),
+            }
+        }
+    }
+
+    /// Every call, by id.
+    pub(super) fn reports(&self) -> Vec<CallReport> {
+        self.calls
+            .iter()
+            .map(|(id, call)| {
+                let (reason, error, asked) = call
+                    .over
+                    .clone()
+                    .unwrap_or_else(|| ("did not end in time".to_owned(), None, false));
+                CallReport {
+                    call_id: *id,
+                    came_up: call.came_up,
+                    failed: !(call.came_up && asked),
+                    inner_address: call.address,
+                    reason,
+                    error,
+                    counters: call.counters,
+                }
+            })
+            .collect()
+    }
+}
+
+async fn read(at: usize, mut reader: OwnedReadHalf, messages: UnboundedSender<Message>) {
+    let mut buffer = vec![0; 4096];
+    loop {
+        let message = match reader.read(&mut buffer).await {
+            Ok(0) | Err(_) => Message::Gone(at),
+            Ok(len) => Message::Octets(at, buffer[..len].to_vec()),
+        };
+        let last = matches!(message, Message::Gone(_));
+        if messages.send(message).is_err() || last {
+            return;
+        }
+    }
+}

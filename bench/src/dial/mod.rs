@@ -1,0 +1,230 @@
+//! `turnpike-bench dial`: calls to a PPTP server, carried by a worker of our own over AF_XDP.
+
+mod client;
+mod linux;
+mod report;
+mod run;
+
+use core::net::{Ipv4Addr, SocketAddrV4};
+use core::time::Duration;
+
+use clap::{Args, ValueEnum};
+use ipnet::Ipv4Net;
+use turnpike_dataplane::ports::ModeChoice;
+use turnpike_protocol::mppe::Policy;
+
+use crate::faults::Faults;
+use crate::traffic::MIN_SIZE;
+
+pub use run::Outcome;
+
+/// Whether calls are encrypted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum MppeChoice {
+    /// Never.
+    Deny,
+    /// Only if the server asks for it.
+    Allow,
+    /// If the server takes it.
+    Prefer,
+    /// Always; a server that refuses is left.
+    Require,
+}
+
+impl From<MppeChoice> for Policy {
+    fn from(choice: MppeChoice) -> Self {
+        match choice {
+            MppeChoice::Deny => Self::Deny,
+            MppeChoice::Allow => Self::Allow,
+            MppeChoice::Prefer => Self::Prefer,
+            MppeChoice::Require => Self::Require,
+        }
+    }
+}
+
+/// Where XDP runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum XdpChoice {
+    /// In the driver, or in the generic receive path when the driver cannot.
+    Auto,
+    /// In the driver or not at all.
+    Native,
+    /// In the generic receive path.
+    Generic,
+}
+
+impl From<XdpChoice> for ModeChoice {
+    fn from(choice: XdpChoice) -> Self {
+        match choice {
+            XdpChoice::Auto => Self::Auto,
+            XdpChoice::Native => Self::Native,
+            XdpChoice::Generic => Self::Generic,
+        }
+    }
+}
+
+/// Dial a PPTP server and carry the calls until told to stop.
+///
+/// Needs root (CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF). GRE goes over AF_XDP on the access interface; inner packets go to
+/// and come from a veth pair that is made for it, so every program on this machine can use the calls: give it a call's
+/// inner address as its source, or name the destinations with --route. SIGINT or SIGTERM hangs up properly.
+#[derive(Args, Clone)]
+#[command(after_help = "\
+Examples:
+  turnpike-bench dial 10.7.0.1 --user alice --password secret --interface eth0
+      one call; everything this machine sends goes through it
+  turnpike-bench dial 10.7.0.1 --user alice --password secret --interface eth0 --calls 100 \\
+      --traffic 50 --seconds 10 --target 192.0.2.1:7000 --fault loss=1%,duplicate=1%,reorder=1%,seed=3 --json
+      a hundred calls with numbered datagrams on each, through a network that misbehaves
+
+Exit status: 0 all calls came up and were hung up by us; 1 some call failed (the reason is printed); 2 nothing could
+be dialled (wrong usage, no such interface, no permission).")]
+pub struct Dial {
+    /// The server: an IPv4 address, or a name that has one
+    pub server: String,
+    /// User name, perhaps with DOMAIN\ in front
+    #[arg(long)]
+    pub user: String,
+    /// Password; other users of this machine can see it
+    #[arg(long, required_unless_present = "password_file")]
+    pub password: Option<String>,
+    /// File whose first line is the password
+    #[arg(long, conflicts_with = "password")]
+    pub password_file: Option<std::path::PathBuf>,
+    /// Network interface that leads to the server
+    #[arg(long)]
+    pub interface: String,
+    /// Where XDP runs on that interface
+    #[arg(long, value_enum, default_value = "auto")]
+    pub xdp: XdpChoice,
+    /// Name of the veth interface that Linux gets
+    #[arg(long, default_value = "tpclient0")]
+    pub host_interface: String,
+    /// TCP port of the server
+    #[arg(long, default_value_t = turnpike_protocol::pptp::PORT)]
+    pub port: u16,
+    /// How many calls
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=60_000))]
+    pub calls: u16,
+    /// Calls in each control connection [default: as many as keep it to 32 connections, at most 64]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub calls_per_connection: Option<u16>,
+    /// Control connections started per second
+    #[arg(long, default_value_t = 100.0, value_parser = positive)]
+    pub rate: f64,
+    /// Whether calls are encrypted
+    #[arg(long, value_enum, default_value = "require")]
+    pub mppe: MppeChoice,
+    /// The same as --mppe deny
+    #[arg(long, conflicts_with = "mppe")]
+    pub no_mppe: bool,
+    /// Largest inner packet in octets
+    #[arg(long, default_value_t = 1400, value_parser = clap::value_parser!(u16).range(576..=1500))]
+    pub mtu: u16,
+    /// Destinations that this machine reaches through the first call; may be given several times
+    /// [default: 0.0.0.0/0 with one call, none with several]
+    #[arg(long = "route", value_name = "PREFIX")]
+    pub routes: Vec<Ipv4Net>,
+    /// Install no routes
+    #[arg(long, conflicts_with = "routes")]
+    pub no_route: bool,
+    /// Hang up after so many seconds, counted from when all calls are up [default: at SIGINT]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub hold: Option<Duration>,
+    /// Lose, double and reorder GRE both ways: loss=1%,duplicate=1%,reorder=1%,seed=1
+    #[arg(long, value_name = "FAULTS")]
+    pub fault: Option<Faults>,
+    /// Send so many numbered UDP datagrams per second on each call to an echo responder
+    /// (`turnpike-bench echo`), and count what comes back; then hang up
+    #[arg(long, value_name = "PPS", requires = "target", value_parser = positive)]
+    pub traffic: Option<f64>,
+    /// How long the traffic lasts
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub seconds: Duration,
+    /// Octets of each inner IP packet of the traffic
+    #[arg(long, default_value_t = 200, value_parser = size)]
+    pub size: usize,
+    /// The echo responder
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub target: Option<SocketAddrV4>,
+    /// Pin the worker to this processor
+    #[arg(long)]
+    pub cpu: Option<usize>,
+    /// One JSON object a line instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Dial {
+    fn policy(&self) -> Policy {
+        if self.no_mppe {
+            Policy::Deny
+        } else {
+            self.mppe.into()
+        }
+    }
+
+    fn per_connection(&self) -> u16 {
+        self.calls_per_connection
+            .unwrap_or_else(|| self.calls.div_ceil(32).clamp(1, 64))
+    }
+
+    fn prefixes(&self) -> Vec<Ipv4Net> {
+        if self.no_route {
+            Vec::new()
+        } else if self.routes.is_empty() && self.calls == 1 {
+            vec![Ipv4Net::default()]
+        } else {
+            self.routes.clone()
+        }
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
+        _ => Err("must be a number above 0".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse::<f64>()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "must be a number of seconds".to_owned())
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size) if (MIN_SIZE..=1500).contains(&size) => Ok(size),
+        _ => Err(format!("must be from {MIN_SIZE} to 1500")),
+    }
+}
+
+/// Runs until hung up.
+///
+/// # Errors
+/// When nothing can be dialled at all: no such interface, no permission, no address of the server.
+pub fn run(options: &Dial) -> anyhow::Result<Outcome> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(run::run(options))
+}
+
+/// The server's IPv4 address.
+async fn resolve(server: &str, port: u16) -> anyhow::Result<Ipv4Addr> {
+    if let Ok(address) = server.parse() {
+        return Ok(address);
+    }
+    let found = tokio::net::lookup_host((server, port))
+        .await
+        .map_err(|error| anyhow::anyhow!("cannot find {server}: {error}"))?;
+    found
+        .into_iter()
+        .find_map(|address| match address {
+            core::net::SocketAddr::V4(address) => Some(*address.ip()),
+            core::net::SocketAddr::V6(_) => None,
+        })
+        .ok_or_else(|| anyhow::anyhow!("{server} has no IPv4 address, and PPTP knows no other"))
+}
