@@ -119,9 +119,9 @@ causes! {
     /// The client never answered the challenge.
     AuthenticationTimeout = "authentication_timeout", "the client did not answer the CHAP challenge", ADMINISTRATIVE, "Authentication timed out", Some(718), 17;
     /// Wrong name or password.
-    AuthenticationFailed = "authentication_failed", "wrong user name or password (E=691)", ADMINISTRATIVE, "Authentication failed", Some(691), 17;
+    AuthenticationFailed = "authentication_failed", "wrong user name or password", ADMINISTRATIVE, "Authentication failed", Some(691), 17;
     /// The account may not dial in.
-    NotPermitted = "not_permitted", "the user may not dial in: the account allows no address (E=649)", ADMINISTRATIVE, "Not permitted", Some(649), 17;
+    NotPermitted = "not_permitted", "the user may not dial in: the account allows no address", ADMINISTRATIVE, "Not permitted", Some(649), 17;
     /// The client ended the link when it saw our proof of knowing the password.
     Distrusted = "distrusted", "the client did not believe our authenticator response: do both sides know the same password?", REQUESTED, "Goodbye", Some(778), 1;
     /// We require encryption, the client refuses it.

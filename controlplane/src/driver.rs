@@ -493,7 +493,7 @@ impl Driver {
                         call = call.id.0,
                         user,
                         client = %call.peer,
-                        "login failed: E={code}: {}",
+                        "login failed: E={code}, {}",
                         cause.text()
                     ),
                     None => warn!(

@@ -1,0 +1,236 @@
+//! The server as clients meet it, over loopback TCP and a worker over memory.
+#![allow(clippy::unwrap_used, reason = "all of it is test")]
+
+mod rig;
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use rig::{PASSWORD, PATIENCE, Rig, Saw};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
+use turnpike_controlplane::admin::Selector;
+use turnpike_controlplane::cause::Cause;
+use turnpike_controlplane::listener::Limits;
+use turnpike_dataplane::rings::RingSizes;
+use turnpike_protocol::pptp::{Message, Text};
+
+const ALICE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+const BOB: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+
+const LIMITS: Limits = Limits {
+    per_source: 64,
+    total: 1000,
+};
+
+const SETUP: Duration = Duration::from_secs(30);
+
+fn is_up(saw: &Saw) -> bool {
+    matches!(saw, Saw::Up(_))
+}
+
+fn start_request() -> Vec<u8> {
+    Message::StartRequest(turnpike_protocol::pptp::StartRequest {
+        version: 0x0100,
+        framing: 3,
+        bearer: 3,
+        max_channels: 0,
+        firmware: 0,
+        host_name: Text::EMPTY,
+        vendor: Text::EMPTY,
+    })
+    .emit()
+}
+
+#[tokio::test]
+async fn a_call_comes_up_and_leaves_nothing_behind() {
+    let rig = Rig::start(LIMITS, 10, SETUP).await;
+    let mut client = rig.dial(ALICE, 0, PASSWORD).await;
+    let saw = client.until(is_up).await;
+    assert_eq!(saw, Saw::Up(Ipv4Addr::new(10, 20, 1, 1)));
+    rig.until("published", |rig| {
+        let all = rig.shared.sessions.all();
+        all.len() == 1 && all[0].snapshot.user.as_deref() == Some("alice")
+    })
+    .await;
+    let entry = rig.shared.sessions.all().remove(0);
+    let counters = rig.shared.switchboard.query(entry.snapshot.call).await;
+    assert!(counters.unwrap().gre_received > 5);
+    client.clear();
+    client.until(|saw| *saw == Saw::Disconnected).await;
+    drop(client);
+    rig.until("empty", Rig::is_empty).await;
+    assert_eq!(rig.shared.counts.by_name()["ended_hung_up"], 1);
+    assert_eq!(
+        rig.shared.switchboard.query(entry.snapshot.call).await,
+        None
+    );
+}
+
+#[tokio::test]
+async fn rings_with_room_for_one_command_lose_nothing() {
+    let sizes = RingSizes {
+        commands: 1,
+        ..RingSizes::default()
+    };
+    let rig = Rig::with_rings(LIMITS, 50, SETUP, sizes).await;
+    let mut clients = Vec::new();
+    for id in 0..20 {
+        clients.push(rig.dial(ALICE, id, PASSWORD).await);
+    }
+    let up = clients.into_iter().map(|mut client| async move {
+        client.until(is_up).await;
+        client
+    });
+    let clients = futures_util::future::join_all(up).await;
+    assert_eq!(rig.shared.sessions.len(), 20);
+    drop(clients);
+    rig.until("empty", Rig::is_empty).await;
+    assert_eq!(rig.shared.counts.by_name()["ended_connection_lost"], 20);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_refused_and_the_next_call_works() {
+    let rig = Rig::start(LIMITS, 10, SETUP).await;
+    let mut client = rig.dial(ALICE, 7, "wrong horse").await;
+    let saw = client.until(|saw| matches!(saw, Saw::LinkOver(_))).await;
+    assert!(
+        matches!(
+            &saw,
+            Saw::LinkOver(turnpike_protocol::ppp::End::AuthenticationFailed { code: 691, .. })
+        ),
+        "{saw:?}"
+    );
+    client.until(|saw| *saw == Saw::Disconnected).await;
+    drop(client);
+    let mut client = rig.dial(ALICE, 8, PASSWORD).await;
+    client.until(is_up).await;
+    let counts = rig.shared.counts.by_name();
+    assert_eq!(counts["logins_failed"], 1);
+    assert_eq!(counts["ended_authentication_failed"], 1);
+    assert_eq!(counts["calls_up"], 1);
+}
+
+#[tokio::test]
+async fn five_hundred_probes_keep_nobody_out_and_hold_nothing() {
+    let setup = Duration::from_secs(3);
+    let rig = Rig::start(LIMITS, 10, setup).await;
+    let mut probes = Vec::new();
+    for n in 0..500 {
+        let mut probe = rig.connect(ALICE).await;
+        let octets: &[u8] = match n % 3 {
+            0 => b"",
+            1 => &start_request()[..70],
+            _ => b"GET / HTTP/1.0\r\n\r\n",
+        };
+        // The server may have closed it already to make room.
+        let _ = probe.write_all(octets).await;
+        probes.push(probe);
+    }
+    // Behind the same address, and from another one.
+    for source in [ALICE, BOB] {
+        let start = Instant::now();
+        let mut client = rig.dial(source, 1, PASSWORD).await;
+        client.until(is_up).await;
+        assert!(start.elapsed() < Duration::from_secs(20));
+        client.clear();
+        client.until(|saw| *saw == Saw::Disconnected).await;
+    }
+    assert!(rig.connections.len() <= LIMITS.per_source + 2);
+    let deadline = Instant::now() + setup + Duration::from_secs(10);
+    rig.until("the probes are gone", |rig| {
+        assert!(Instant::now() < deadline, "probes hold on");
+        rig.is_empty()
+    })
+    .await;
+    for mut probe in probes {
+        let mut rest = Vec::new();
+        let _ = timeout(PATIENCE, probe.read_to_end(&mut rest))
+            .await
+            .unwrap();
+        assert!(rest.is_empty(), "a probe got an answer");
+    }
+}
+
+#[tokio::test]
+async fn whoever_has_spoken_is_not_displaced_but_newcomers_are_told() {
+    let limits = Limits {
+        per_source: 2,
+        total: 3,
+    };
+    let rig = Rig::start(limits, 10, SETUP).await;
+    let mut first = rig.dial(ALICE, 1, PASSWORD).await;
+    first.until(is_up).await;
+    let mut second = rig.dial(ALICE, 2, PASSWORD).await;
+    second.until(is_up).await;
+    // One more from the same address; then one more on the whole box.
+    for source in [ALICE, BOB, Ipv4Addr::new(127, 0, 0, 4)] {
+        let mut third = rig.dial(source, 3, PASSWORD).await;
+        if source == BOB {
+            third.until(is_up).await;
+            std::mem::forget(third);
+            continue;
+        }
+        let saw = third.until(|saw| matches!(saw, Saw::Finished(_))).await;
+        let text = format!("{saw:?}");
+        assert!(text.contains("RefusedByPeer"), "{text}");
+    }
+    assert_eq!(rig.shared.sessions.len(), 3);
+}
+
+#[tokio::test]
+async fn no_more_calls_than_allowed() {
+    let rig = Rig::start(LIMITS, 1, SETUP).await;
+    let mut first = rig.dial(ALICE, 1, PASSWORD).await;
+    first.until(is_up).await;
+    let mut second = rig.dial(BOB, 2, PASSWORD).await;
+    second.until(|saw| *saw == Saw::Refused).await;
+    first.clear();
+    first.until(|saw| *saw == Saw::Disconnected).await;
+    rig.until("room", |rig| rig.shared.sessions.is_empty())
+        .await;
+    let mut third = rig.dial(BOB, 3, PASSWORD).await;
+    third.until(is_up).await;
+}
+
+#[tokio::test]
+async fn an_operator_ends_the_calls_he_names() {
+    let rig = Rig::start(LIMITS, 10, SETUP).await;
+    let mut first = rig.dial(ALICE, 1, PASSWORD).await;
+    first.until(is_up).await;
+    let mut second = rig.dial(BOB, 2, PASSWORD).await;
+    second.until(is_up).await;
+    rig.until("published", |rig| rig.shared.sessions.len() == 2)
+        .await;
+    let killed = rig
+        .shared
+        .sessions
+        .kill(&Selector::Client(BOB), Cause::Killed);
+    assert_eq!(killed.len(), 1);
+    assert_eq!(killed[0].client, BOB);
+    second.until(|saw| *saw == Saw::Disconnected).await;
+    rig.until("one left", |rig| rig.shared.sessions.len() == 1)
+        .await;
+    assert_eq!(rig.shared.sessions.all()[0].snapshot.call.peer, ALICE);
+    assert_eq!(rig.shared.counts.by_name()["ended_killed"], 1);
+}
+
+#[tokio::test]
+async fn everybody_is_told_when_the_server_stops() {
+    let rig = Rig::start(LIMITS, 10, SETUP).await;
+    let mut clients = Vec::new();
+    for id in 0..5 {
+        let mut client = rig.dial(ALICE, id, PASSWORD).await;
+        client.until(is_up).await;
+        clients.push(client);
+    }
+    let idle = rig.connect(BOB).await;
+    rig.stopping.send_replace(true);
+    for mut client in clients {
+        client.until(|saw| *saw == Saw::Disconnected).await;
+        client.until(|saw| matches!(saw, Saw::Finished(_))).await;
+    }
+    rig.until("empty", Rig::is_empty).await;
+    drop(idle);
+    assert_eq!(rig.shared.counts.by_name()["ended_server_stopping"], 5);
+}
