@@ -6,7 +6,8 @@
 use core::hash::{BuildHasher, Hasher};
 
 /// A key with all that tells it apart in 64 bits.
-pub(crate) trait Key: Copy + Eq {
+pub trait Key: Copy + Eq {
+    /// Those bits.
     fn bits(self) -> u64;
 }
 
@@ -32,7 +33,7 @@ struct Place<K> {
 }
 
 /// Keys to indices.
-pub(crate) struct Table<K> {
+pub struct Table<K> {
     places: Box<[Place<K>]>,
     shift: u32,
     seed: u64,
@@ -42,7 +43,7 @@ pub(crate) struct Table<K> {
 
 impl<K: Key + Default> Table<K> {
     /// A table for at most `limit` entries.
-    pub(crate) fn new(limit: usize) -> Self {
+    pub fn new(limit: usize) -> Self {
         let size = limit.saturating_mul(2).max(16).next_power_of_two();
         // Keys are addresses that strangers choose: an unknown seed keeps them from choosing collisions.
         let seed = std::hash::RandomState::new().build_hasher().finish();
@@ -89,16 +90,16 @@ impl<K: Key + Default> Table<K> {
     }
 
     /// The value of a key.
-    pub(crate) fn get(&self, key: K) -> Option<u32> {
+    pub fn get(&self, key: K) -> Option<u32> {
         match self.places[self.find(key)].value {
             EMPTY => None,
             value => Some(value),
         }
     }
 
-    /// Sets the value of a key. False when the table is full and the key is new.
+    /// Sets the value of a key; any but `u32::MAX`, which is no index. False when the table is full and the key is new.
     #[must_use]
-    pub(crate) fn insert(&mut self, key: K, value: u32) -> bool {
+    pub fn insert(&mut self, key: K, value: u32) -> bool {
         debug_assert_ne!(value, EMPTY);
         let at = self.find(key);
         if self.places[at].value == EMPTY {
@@ -112,7 +113,7 @@ impl<K: Key + Default> Table<K> {
     }
 
     /// Takes a key out.
-    pub(crate) fn remove(&mut self, key: K) -> Option<u32> {
+    pub fn remove(&mut self, key: K) -> Option<u32> {
         let mut hole = self.find(key);
         let value = self.places[hole].value;
         if value == EMPTY {
