@@ -3,6 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Why the run directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,11 +31,12 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Makes the directory if need be and locks it.
+    /// Makes the directory if need be and locks it. Waits for as long as `patience` for another process to let go:
+    /// one that was killed a moment ago still has sockets to close.
     ///
     /// # Errors
     /// When it cannot be used or is locked.
-    pub fn take(run_dir: &Path) -> Result<Self, Error> {
+    pub fn take(run_dir: &Path, patience: Duration) -> Result<Self, Error> {
         let unusable = |path: &Path, source| Error::Unusable {
             path: path.to_owned(),
             source,
@@ -47,10 +49,16 @@ impl Lock {
             .write(true)
             .open(&path)
             .map_err(|e| unusable(&path, e))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(Error::Taken(run_dir.to_owned())),
-            Err(TryLockError::Error(e)) => Err(unusable(&path, e)),
+        let start = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(TryLockError::WouldBlock) if start.elapsed() < patience => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                Err(TryLockError::WouldBlock) => return Err(Error::Taken(run_dir.to_owned())),
+                Err(TryLockError::Error(e)) => return Err(unusable(&path, e)),
+            }
         }
     }
 }
@@ -63,9 +71,14 @@ mod tests {
     fn one_at_a_time() {
         let directory = tempfile::tempdir().unwrap();
         let run_dir = directory.path().join("run");
-        let lock = Lock::take(&run_dir).unwrap();
-        assert!(matches!(Lock::take(&run_dir), Err(Error::Taken(_))));
-        drop(lock);
-        Lock::take(&run_dir).unwrap();
+        let lock = Lock::take(&run_dir, Duration::ZERO).unwrap();
+        let again = Lock::take(&run_dir, Duration::from_millis(30));
+        assert!(matches!(again, Err(Error::Taken(_))));
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| Lock::take(&run_dir, Duration::from_secs(30)));
+            std::thread::sleep(Duration::from_millis(50));
+            drop(lock);
+            next.join().unwrap().unwrap();
+        });
     }
 }

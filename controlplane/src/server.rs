@@ -43,6 +43,9 @@ use crate::{admin, gre_socket};
 /// How long clients may take to say goodbye when the server stops.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// How long a predecessor that was killed may take to be gone.
+const SUCCESSION: Duration = Duration::from_secs(3);
+
 /// Control connections beyond one per call: clients that dial, hang up, or are told that the server is full.
 const SPARE_CONNECTIONS: usize = 1024;
 
@@ -87,6 +90,7 @@ fn system(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
 /// # Errors
 /// When it does not start. What was made until then is taken back.
 pub fn run(config: &Config) -> Result<(), Error> {
+    let _lock = Lock::take(&config.server.run_dir, SUCCESSION)?;
     // Workers have cores of their own; the control plane is content with little.
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
     tokio::runtime::Builder::new_multi_thread()
@@ -98,7 +102,6 @@ pub fn run(config: &Config) -> Result<(), Error> {
 }
 
 async fn serve(config: &Config) -> Result<(), Error> {
-    let _lock = Lock::take(&config.server.run_dir)?;
     allow_descriptors(config.limits.calls);
     let mut terminate =
         signal(SignalKind::terminate()).map_err(system("cannot wait for SIGTERM"))?;

@@ -216,8 +216,8 @@ impl Switchboard {
     }
 
     /// Sends a command: to the owner of the call it names, or to every worker when it names a route, a neighbour or
-    /// the worker itself. Waits while rings are full. A command for every worker lies in every ring when this
-    /// returns, so that what another worker is told later comes later.
+    /// the worker itself. Waits while rings are full. A command that opens a call, or one for every worker, lies in the
+    /// ring when this returns: what is told to the client or to another worker after it comes later.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -239,10 +239,21 @@ impl Switchboard {
             | Command::DefaultRoute { .. }
             | Command::Stop => return self.broadcast(&command).await,
         };
+        // What follows the opening of a call goes to the client by TCP, which no ring holds back: its first frame may
+        // come a fraction of a millisecond later.
+        let (queued, receipt) = if matches!(command, Command::Open { .. }) {
+            let (queued, receipt) = oneshot::channel();
+            (Some(queued), Some(receipt))
+        } else {
+            (None, None)
+        };
         let command = Box::new(command);
-        let queued = None;
         self.order(call.id, Order::Command { command, queued })
-            .await
+            .await?;
+        match receipt {
+            Some(receipt) => receipt.await.map_err(|_| Stopped),
+            None => Ok(()),
+        }
     }
 
     /// The counters of a call; `None` when no worker has it or the worker does not answer in time.

@@ -121,6 +121,11 @@ impl Call {
         matches!(self.state, State::Placing)
     }
 
+    /// Whether it is neither being placed nor being forgotten.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.state, State::Live(_))
+    }
+
     /// What workers call it; `None` before it was placed.
     pub(super) fn name(&self) -> Option<CallRef> {
         match &self.state {

@@ -130,7 +130,13 @@ impl Tunnel {
 
     /// The control connection was closed or reset by the client or by the network.
     pub fn hung_up(&mut self, now: Time) {
-        self.over(Cause::ConnectionLost, now);
+        // Many clients just close TCP when their call is over: nothing is lost then.
+        let cause = if self.calls.iter().any(Call::is_live) {
+            Cause::ConnectionLost
+        } else {
+            Cause::HungUp
+        };
+        self.over(self.stopping.unwrap_or(cause), now);
     }
 
     /// A worker reported something. Events of calls that are none of ours are ignored.
