@@ -79,6 +79,8 @@ pub(crate) struct Decap {
 pub(crate) struct Encap {
     /// Ethernet and outer IPv4 header. Fixed while the next hop stays.
     pub(crate) outer: OuterHeader,
+    /// Which call this is, to be told apart from one that had the slot before. Fixed.
+    pub(crate) call: CallRef,
     /// Fixed while the route to the peer stays.
     pub(crate) hop: Hop,
     /// Fixed.
@@ -114,7 +116,6 @@ const _: () = assert!(core::mem::offset_of!(Encap, encryptor) <= 128);
 
 /// What packets seldom touch.
 pub(crate) struct Cold {
-    pub(crate) call: CallRef,
     /// Of control frames.
     pub(crate) bucket: Bucket,
     /// Keys for the peer's next Configure-Ack.
@@ -163,6 +164,7 @@ impl Call {
             },
             encap: Encap {
                 outer: OuterHeader::new(mac, call.local, call.peer),
+                call,
                 hop,
                 peer_id,
                 ident: 0,
@@ -179,7 +181,6 @@ impl Call {
                 encryptor: None,
             },
             cold: Cold {
-                call,
                 bucket: Bucket::new(FRAME_LIMITS),
                 receive: None,
                 transmit: None,
@@ -288,12 +289,29 @@ impl Calls {
     }
 
     fn is(&self, slot: u32, call: &CallRef) -> bool {
-        matches!(self.slots.get(slot as usize), Some(Some(known)) if known.cold.call == *call)
+        matches!(self.slots.get(slot as usize), Some(Some(known)) if known.encap.call == *call)
     }
 
     /// Whether any peer's call has this id.
     pub(crate) fn has_id(&self, id: CallId) -> bool {
         self.ids[usize::from(id.0)] > 0
+    }
+
+    /// Reads what packets of a call will need, so that the memory of many calls is fetched at the same time. The
+    /// result means nothing.
+    #[inline]
+    pub(crate) fn touch(&self, slot: u32) -> u64 {
+        match self.slots.get(slot as usize) {
+            Some(Some(Call { decap, encap, .. })) => {
+                decap.packets ^ encap.packets ^ u64::from(encap.mtu) ^ u64::from(decap.mss)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Calls that are open.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
     }
 
     /// Whether there is room for one more.
@@ -308,7 +326,7 @@ impl Calls {
 
     /// Opens a call. None when there is no room, or one with this peer and id.
     pub(crate) fn open(&mut self, call: Call) -> Option<u32> {
-        let CallRef { peer, id, .. } = call.cold.call;
+        let CallRef { peer, id, .. } = call.encap.call;
         if self.find(peer, id).is_some() {
             return None;
         }
@@ -322,7 +340,7 @@ impl Calls {
 
     pub(crate) fn close(&mut self, slot: u32) -> Option<Call> {
         let call = self.slots.get_mut(slot as usize)?.take()?;
-        let CallRef { peer, id, .. } = call.cold.call;
+        let CallRef { peer, id, .. } = call.encap.call;
         self.index.remove(key(peer, id));
         self.ids[usize::from(id.0)] -= 1;
         self.free.push(slot);

@@ -196,7 +196,7 @@ impl Core {
         if call.decap.capture {
             self.captured.push(
                 &self.counters,
-                call.cold.call,
+                call.encap.call,
                 now,
                 CaptureSide::Outer,
                 Direction::Receive,
@@ -292,7 +292,7 @@ impl Core {
                 }
             }
         }
-        self.events.frame(call.cold.call, &bytes[start..end])?;
+        self.events.frame(call.encap.call, &bytes[start..end])?;
         self.counters.add(Total::FramesReceived, 1);
         if protocol == Protocol::CCP {
             ccp::received(call, &bytes[at..end]);
@@ -333,7 +333,7 @@ impl Core {
         if call.decap.capture {
             self.captured.push(
                 &self.counters,
-                call.cold.call,
+                call.encap.call,
                 now,
                 CaptureSide::Inner,
                 Direction::Receive,

@@ -125,6 +125,7 @@ impl<D: Device> Worker<D> {
         let datagrams = self.datagrams.slots().min(DATAGRAMS);
         let (executed, stalled) = self.execute(now);
         for (port, batch) in Port::ALL.into_iter().zip(&mut self.batches) {
+            self.path.look_ahead(port, batch);
             for frame in batch.drain(..) {
                 self.path.receive(frame, Arrival::port(port), now);
             }
