@@ -142,7 +142,7 @@ impl<D: Device> Path<D> {
         if core.calls.is_full() {
             return Err(Reason::CallsFull);
         }
-        let mac = core.port(Port::Access).ok_or(Reason::NoPort)?.mac;
+        let mac = core.port(Port::Access).ok_or(Reason::NoSuchPort)?.mac;
         let hop = core
             .hops
             .acquire(Port::Access, via)
@@ -190,7 +190,7 @@ impl<D: Device> Path<D> {
                     .acquire(Port::Uplink, via)
                     .ok_or(Reason::NeighboursFull)?,
             ),
-            Some(_) => return Err(Reason::NoPort),
+            Some(_) => return Err(Reason::NoSuchPort),
             None => None,
         };
         if let Some(old) = core::mem::replace(&mut core.uplink, hop) {

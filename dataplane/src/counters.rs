@@ -97,6 +97,7 @@ named! {
         HandoffFull = "handoff-full", "ring to another worker full";
         DatagramTooLong = "datagram-too-long", "reassembled datagram that fits no chunk";
         ResetIgnored = "reset-ignored", "CCP reset for a direction without keys, or one that nobody asked for";
+        NoSuchPort = "no-such-port", "command for a port that there is not";
         NoSuchCall = "no-such-call", "command for a call that does not exist";
         CallExists = "call-exists", "command to open a call that is open";
         CallsFull = "calls-full", "command to open a call beyond the configured number";
@@ -112,11 +113,12 @@ named! {
         AcksReceived = "acks-received", "GRE packets from peers that only acknowledge";
         AcksSent = "acks-sent", "GRE packets to peers that only acknowledge";
         FramesReceived = "frames-received", "control frames handed to the control plane";
-        FramesSent = "frames-sent", "control frames sent to peers";
+        FramesSent = "frames-sent", "control frames that the control plane sent to peers";
         ResetsAnswered = "resets-answered", "CCP Reset-Requests answered";
         Decapsulated = "decapsulated", "inner packets taken out of tunnels and forwarded";
         Encapsulated = "encapsulated", "inner packets put into tunnels";
         Missing = "missing", "GRE numbers that never came";
+        Fragmented = "fragmented", "inner packets that went into their tunnel in pieces";
         FragmentsMade = "fragments-made", "fragments of inner packets made";
         IcmpSent = "icmp-sent", "ICMP errors sent";
         IcmpSuppressed = "icmp-suppressed", "ICMP errors not sent because too many were or the rules forbid them";
@@ -130,6 +132,31 @@ named! {
         Turns = "turns", "turns that found something to do";
         Sleeps = "sleeps", "times the worker slept";
     }
+}
+
+impl Reason {
+    /// Whether this is the end of a packet, rather than of a command or of a copy.
+    pub const fn is_packet(self) -> bool {
+        !matches!(
+            self,
+            Self::NoSuchPort
+                | Self::NoSuchCall
+                | Self::CallExists
+                | Self::CallsFull
+                | Self::RoutesFull
+                | Self::NeighboursFull
+                | Self::CaptureRingFull
+        )
+    }
+}
+
+/// A worker's books of packets: both figures are equal between turns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Balance {
+    /// Packets received from ports, from other workers and from Linux, and those that the worker made.
+    pub came: u64,
+    /// Packets given to ports and other workers, those that ended with the worker, and those dropped under any name.
+    pub went: u64,
 }
 
 /// Frames and octets of one port in one direction. Octets are those of whole Ethernet frames without their checksum.
@@ -213,6 +240,32 @@ impl Counters {
     /// What was given to a port to send.
     pub fn transmitted(&self, port: Port) -> Traffic {
         self.transmitted[port as usize].get()
+    }
+
+    /// The books. Figures that are read while a turn runs may be apart by what that turn has in hand.
+    pub fn balance(&self) -> Balance {
+        let totals = |totals: &[Total]| totals.iter().map(|total| self.total(*total)).sum::<u64>();
+        let ports = |cells: &[TrafficCell]| cells.iter().map(|cell| cell.get().frames).sum::<u64>();
+        let dropped = self.reasons().filter(|(reason, _)| reason.is_packet());
+        Balance {
+            came: ports(&*self.received)
+                + totals(&[
+                    Total::TakenOver,
+                    Total::Datagrams,
+                    Total::FramesSent,
+                    Total::AcksSent,
+                    Total::FragmentsMade,
+                    Total::IcmpSent,
+                ]),
+            went: ports(&*self.transmitted)
+                + totals(&[
+                    Total::HandedOver,
+                    Total::FramesReceived,
+                    Total::AcksReceived,
+                    Total::Fragmented,
+                ])
+                + dropped.map(|(_, count)| count).sum::<u64>(),
+        }
     }
 
     pub(crate) fn dropped(&self, reason: Reason) {

@@ -26,9 +26,11 @@ impl<D: Device> Path<D> {
         let Some(mut pieces) = Pieces::new(&packet[..len], mtu) else {
             return self.drop(frame, Reason::FragmentFailed);
         };
+        self.core.counters.add(Total::Fragmented, 1);
         self.device.release(frame);
         loop {
             let Some(mut piece) = self.device.allocate(Port::Access) else {
+                self.core.counters.add(Total::FragmentsMade, 1);
                 return self.core.counters.dropped(Reason::NoMemory);
             };
             let _ = piece.set_len(mtu.min(MAX_LEN));

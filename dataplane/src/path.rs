@@ -458,7 +458,6 @@ impl<D: Device> Path<D> {
         };
         match result {
             Ok(start) => {
-                self.core.counters.add(Total::FramesSent, 1);
                 self.send_outer(frame, start, slot, now);
             }
             Err(reason) => {
@@ -470,6 +469,7 @@ impl<D: Device> Path<D> {
 
     /// Sends a control frame of the control plane's.
     pub(crate) fn send_control(&mut self, slot: u32, octets: &[u8], now: Time) {
+        self.core.counters.add(Total::FramesSent, 1);
         let Some(mut frame) = self.device.allocate(Port::Access) else {
             return self.core.counters.dropped(Reason::NoMemory);
         };
@@ -499,6 +499,7 @@ impl<D: Device> Path<D> {
                 }
                 Some(_) => {}
             }
+            self.core.counters.add(Total::AcksSent, 1);
             let Some(mac) = self.core.hops.mac(call.encap.hop) else {
                 // The next packet from the peer asks again.
                 let _ = call.decap.receiver.ack_to_send();
@@ -512,12 +513,8 @@ impl<D: Device> Path<D> {
             };
             let grown = frame.grow_front(ROOM);
             match encap::acknowledge(call, self.device.bytes(&mut frame), mac) {
-                Some(Ok(start)) if grown => {
-                    self.core.counters.add(Total::AcksSent, 1);
-                    self.send_outer(frame, start, slot, now);
-                }
-                Some(_) => self.drop(frame, Reason::NoHeadroom),
-                None => self.device.release(frame),
+                Some(Ok(start)) if grown => self.send_outer(frame, start, slot, now),
+                _ => self.drop(frame, Reason::NoHeadroom),
             }
         }
     }

@@ -177,6 +177,8 @@ impl End {
         let mut expected = expected.to_vec();
         expected.sort();
         assert_eq!(dropped, expected);
+        let balance = self.worker.counters().balance();
+        assert_eq!(balance.came, balance.went, "the books");
     }
 
     pub fn total(&self, total: Total) -> u64 {
