@@ -1,6 +1,7 @@
 //! One call of a tunnel: its place, its PPP, its end.
 
 use core::net::Ipv4Addr;
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use ipnet::Ipv4Net;
@@ -16,6 +17,10 @@ use turnpike_protocol::{CallId, Time};
 use super::action::{Action, Ended, Notice};
 use super::{Placement, Refusal, Settings};
 use crate::cause::Cause;
+
+/// How long the client may take to begin PPP before we do. It hears of its call by TCP and may not listen to GRE yet:
+/// a first frame of ours that it misses would cost a whole Restart timer, and most clients begin at once anyway.
+const COURTESY: Duration = Duration::from_millis(100);
 
 /// The longest user name that is shown, in characters.
 const MAX_NAME: usize = 64;
@@ -92,6 +97,8 @@ struct Live {
     via: Ipv4Addr,
     link: Link,
     since: Time,
+    /// When we begin PPP if the client does not; `None` once PPP has begun.
+    begin_at: Option<Time>,
     /// Whether any frame of the client came.
     heard: bool,
     user: Option<String>,
@@ -164,6 +171,7 @@ impl Call {
             via,
             link: Link::server(config, seed, now),
             since: now,
+            begin_at: None,
             heard: false,
             user: None,
             address: None,
@@ -174,16 +182,17 @@ impl Call {
         });
     }
 
-    /// The client has been told its id: PPP may begin.
+    /// The client has been told its id: PPP may begin, by its first frame or soon by ours.
     pub(super) fn start(&mut self, now: Time) {
         if let State::Live(live) = &mut self.state {
-            live.link.open(now);
+            live.begin_at = Some(now + COURTESY);
         }
     }
 
     pub(super) fn frame(&mut self, frame: &[u8], now: Time) {
         if let State::Live(live) = &mut self.state {
             live.heard = true;
+            live.begin(now);
             live.link.handle_frame(frame, now);
         }
     }
@@ -226,6 +235,7 @@ impl Call {
     pub(super) fn close(&mut self, cause: Cause, now: Time) {
         if let State::Live(live) = &mut self.state {
             live.cause.get_or_insert(cause);
+            live.begin(now);
             live.link.close(close_reason(cause), now);
         }
     }
@@ -242,15 +252,19 @@ impl Call {
 
     pub(super) fn deadline(&self) -> Option<Time> {
         match &self.state {
-            State::Live(live) => live.link.deadline(),
+            State::Live(live) => live.begin_at.or_else(|| live.link.deadline()),
             State::Placing | State::Closing { .. } => None,
         }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Time) {
-        if let State::Live(live) = &mut self.state
-            && live.link.deadline().is_some_and(|at| at <= now)
-        {
+        let State::Live(live) = &mut self.state else {
+            return;
+        };
+        if live.begin_at.is_some_and(|at| at <= now) {
+            live.begin(now);
+        }
+        if live.link.deadline().is_some_and(|at| at <= now) {
             live.link.handle_timeout(now);
         }
     }
@@ -369,6 +383,12 @@ impl Call {
 }
 
 impl Live {
+    fn begin(&mut self, now: Time) {
+        if self.begin_at.take().is_some() {
+            self.link.open(now);
+        }
+    }
+
     fn up(&mut self, terms: &Terms, now: Time, actions: &mut VecDeque<Action>) {
         let call = self.call;
         if self.route != Some(terms.address) {

@@ -715,3 +715,22 @@ fn names_are_fit_for_logs() {
     assert_eq!(call::readable(b"\xe9"), "\u{fffd}");
     assert_eq!(call::readable(&[b'x'; 300]).len(), 64);
 }
+
+#[test]
+fn a_client_that_listens_a_moment_late_misses_nothing() {
+    let mut world = World::new(settings());
+    // GRE of the first 50 ms is lost both ways.
+    world.gre = false;
+    world.caller.call(CallId(0), world.now);
+    world.pass(Duration::from_millis(50));
+    world.gre = true;
+    world.pass(Duration::from_millis(60));
+    let requests = |world: &World| {
+        let did = world.did.iter();
+        did.filter(|did| *did == "LCP Configure-Request").count()
+    };
+    assert_eq!(requests(&world), 1, "{:#?}", world.did);
+    world.pass(Duration::from_secs(5));
+    world.position("up alice 10.20.0.9 1400");
+    assert_eq!(requests(&world), 1, "ours was not lost");
+}
