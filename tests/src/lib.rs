@@ -1,3 +1,4 @@
 //! Helpers for the tests beside this file.
 
 pub mod captures;
+pub mod fuzz;
