@@ -179,8 +179,6 @@ impl Watched {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
     #[test]
     fn links_live_through_noise(
         frames in 0u32..30,

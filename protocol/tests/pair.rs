@@ -372,6 +372,10 @@ fn nobody_there_is_told_from_somebody_who_stopped() {
     assert!(pair.run(MINUTE * 2, Pair::both_ended));
     assert_eq!(pair.server().end, Some(End::NoAnswer { heard: false }));
     assert_eq!(pair.client().end, Some(End::NoAnswer { heard: true }));
+    let request = |frame: &&Vec<u8>| frame[2..5] == [0xc0, 0x21, 1];
+    assert_eq!(pair.server().sent.iter().filter(request).count(), 13);
+    let waited = pair.now.since(turnpike_protocol::Time::ZERO);
+    assert!(waited >= Duration::from_secs(30), "{waited:?}");
 }
 
 #[test]

@@ -30,6 +30,9 @@ const MIN_MRU: u16 = 576;
 /// We can always receive this many octets of information, whatever was agreed (RFC 1661 §6.1).
 const MAX_MRU: u16 = 1500;
 
+/// How many Configure-Requests go out at the pace of a peer that may not be ready yet.
+const FIRST_REQUESTS: u8 = 4;
+
 /// How often our own magic number may come back before the link counts as looped.
 const MAX_LOOPS: u8 = 4;
 
@@ -263,6 +266,8 @@ pub struct Lcp {
     /// Something of the peer came since the last echo.
     heard: bool,
     heard_ever: bool,
+    /// Those left of [`FIRST_REQUESTS`].
+    first_requests: u8,
     unanswered: u8,
     echo_at: Option<Time>,
     echo_identifier: u8,
@@ -300,13 +305,19 @@ impl Lcp {
             end: None,
         };
         options.asked.magic = Some(options.new_magic());
-        let mut negotiation = Negotiation::new(options, timing);
-        negotiation.set_restart(timing.first_restart);
+        // The first ones are extra: silence is believed no sooner because of them.
+        let patient = Timing {
+            restart: timing.first_restart,
+            max_configure: timing.max_configure.saturating_add(FIRST_REQUESTS - 1),
+            ..timing
+        };
+        let negotiation = Negotiation::new(options, patient);
         Self {
             negotiation,
             timing,
             heard: false,
             heard_ever: false,
+            first_requests: FIRST_REQUESTS,
             unanswered: 0,
             echo_at: None,
             echo_identifier: 0,
@@ -404,6 +415,12 @@ impl Lcp {
 
     /// Restart and Echo timers.
     pub fn handle_timeout(&mut self, now: Time) -> Due {
+        if !self.heard_ever && self.negotiation.deadline().is_some_and(|at| at <= now) {
+            self.first_requests = self.first_requests.saturating_sub(1);
+            if self.first_requests == 1 {
+                self.negotiation.set_restart(self.timing.restart);
+            }
+        }
         self.negotiation.handle_timeout(now);
         if self.echo_at.is_none_or(|at| at > now) {
             return Due::Nothing;
