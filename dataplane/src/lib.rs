@@ -13,7 +13,6 @@ pub mod thread;
 pub mod wake;
 pub mod worker;
 pub mod xdp;
-#[allow(unsafe_code, reason = "rings and memory shared with the kernel")]
 pub mod xsk;
 
 mod acks;

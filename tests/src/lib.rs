@@ -2,3 +2,4 @@
 
 pub mod captures;
 pub mod fuzz;
+pub mod street;

@@ -30,6 +30,8 @@ pub struct Link {
     pub up: bool,
     /// Receive queues that were made with it (a driver may use fewer: see [`Netlink::queues`]).
     pub rx_queues: u32,
+    /// Transmit queues that were made with it.
+    pub tx_queues: u32,
     /// What kind of virtual device it is, as `ip link add type` calls it; empty for others.
     pub kind: String,
     /// The alias that an operator, or turnpike, gave it; empty when there is none.
@@ -38,6 +40,15 @@ pub struct Link {
     pub xdp: XdpAttached,
     /// Linux' counters.
     pub statistics: Statistics,
+}
+
+/// Queues of a device that are in use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Queues {
+    /// How many receive: on each of them an AF_XDP socket can.
+    pub receive: u32,
+    /// How many send: a socket on a queue with a higher number sends nothing, without a word.
+    pub transmit: u32,
 }
 
 /// Where an XDP program is attached to a device.
@@ -141,11 +152,15 @@ impl Netlink {
             .collect())
     }
 
-    /// Receive queues in use of a device, which is how many AF_XDP sockets can receive on it.
-    pub fn queues(&self, link: &Link) -> u32 {
-        sys::channels(&link.name)
-            .unwrap_or(link.rx_queues)
-            .clamp(1, link.rx_queues.max(1))
+    /// Queues of a device that are in use.
+    pub fn queues(&self, link: &Link) -> Queues {
+        // A driver that does not say uses all.
+        let (receive, transmit) =
+            sys::channels(&link.name).unwrap_or((link.rx_queues, link.tx_queues));
+        Queues {
+            receive: receive.clamp(1, link.rx_queues.max(1)),
+            transmit: transmit.clamp(1, link.tx_queues.max(1)),
+        }
     }
 
     /// Makes a veth pair, both ends down.
@@ -295,6 +310,7 @@ impl From<LinkMessage> for Link {
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
             rx_queues: 1,
+            tx_queues: 1,
             kind: String::new(),
             alias: String::new(),
             xdp: XdpAttached::No,
@@ -308,6 +324,7 @@ impl From<LinkMessage> for Link {
                 }
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::NumRxQueues(queues) => link.rx_queues = queues,
+                LinkAttribute::NumTxQueues(queues) => link.tx_queues = queues,
                 LinkAttribute::IfAlias(alias) => link.alias = alias,
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {

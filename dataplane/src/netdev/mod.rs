@@ -18,7 +18,9 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
 pub use self::address::Route;
-pub use self::link::{Link, MAX_NAME, Offloads, Statistics, Veth, XdpAttached, set_offloads};
+pub use self::link::{
+    Link, MAX_NAME, Offloads, Queues, Statistics, Veth, XdpAttached, set_offloads,
+};
 pub use self::rule::SourceRule;
 
 /// A request that Linux refused, and why.

@@ -4,11 +4,11 @@
 //! nothing behind, and so does the end of the process: programs go with their links, sockets with their descriptors,
 //! and the veth pair is deleted by the next start.
 
+mod hints;
 mod host;
 pub mod raw;
+mod report;
 
-use std::fs;
-use std::io;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -17,12 +17,12 @@ use turnpike_protocol::wire::ethernet::MacAddr;
 
 use self::host::HostPort;
 pub use self::host::NEXT_HOP;
+pub use self::report::{DeviceReport, PortMode, SocketReport};
 use crate::api::{Port, PortInfo, WorkerId};
 use crate::netdev::{self, Link, Netlink};
 use crate::xdp::{self, Program};
 pub use crate::xdp::{Mode, ModeChoice};
-use crate::xsk::sys::{self, Feature};
-use crate::xsk::{self, Binding, Sizes, SocketHandle, SocketStatistics, Xsk};
+use crate::xsk::{self, Binding, Sizes, SocketHandle, Xsk};
 
 /// What to open.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -85,7 +85,9 @@ pub enum Error {
     )]
     InUse(String),
     /// More workers than queues.
-    #[error("{workers} workers need as many receive queues, but {interface} has {queues}")]
+    #[error(
+        "{workers} workers need as many queues to receive and to send, but {interface} has {queues}"
+    )]
     TooManyWorkers {
         /// Workers asked for.
         workers: usize,
@@ -126,11 +128,12 @@ struct Opened {
     mtu: u16,
     queues: u32,
     mode: Mode,
-    /// A device of flesh, not one that Linux makes up.
+    up: bool,
+    /// A device that can be touched, not one that Linux makes up.
     physical: bool,
 }
 
-/// All ports of a process.
+/// All ports of a process. To be dropped after the workers have ended: what they still hold would have nowhere to go.
 #[derive(Debug)]
 pub struct Ports {
     // Dropped in this order: first nothing is redirected any more, then the veth pair goes.
@@ -142,55 +145,15 @@ pub struct Ports {
     hints: Vec<String>,
 }
 
-/// The mode of a port.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
-pub struct PortMode {
-    /// The port.
-    pub port: Port,
-    /// Its device; of the host port, Linux' end.
-    pub interface: String,
-    /// Where XDP runs.
-    pub mode: Mode,
-}
-
-/// What the kernel counted at one socket.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
-pub struct SocketReport {
-    /// Whose socket.
-    pub worker: WorkerId,
-    /// Where it receives.
-    pub port: Port,
-    /// The device; of the host port, Linux' end.
-    pub interface: String,
-    /// The queue.
-    pub queue: u32,
-    /// Where XDP runs.
-    pub mode: Mode,
-    /// Whether frames are not copied by the kernel.
-    pub zero_copy: bool,
-    /// The counters.
-    pub statistics: SocketStatistics,
-}
-
-/// What Linux counted at one port's device.
-#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
-pub struct DeviceReport {
-    /// The port.
-    pub port: Port,
-    /// The device; of the host port, our end.
-    pub interface: String,
-    /// The counters.
-    pub statistics: netdev::Statistics,
-}
-
-/// Receive queues of a device: how many workers it can serve.
+/// Queues of a device that both receive and send: how many workers it can serve.
 ///
 /// # Errors
 /// When there is no such device.
 pub fn queues(interface: &str) -> Result<u32, Error> {
     let mut netlink = Netlink::open()?;
     let link = find(&mut netlink, interface)?;
-    Ok(netlink.queues(&link))
+    let queues = netlink.queues(&link);
+    Ok(queues.receive.min(queues.transmit))
 }
 
 fn find(netlink: &mut Netlink, interface: &str) -> Result<Link, Error> {
@@ -218,15 +181,16 @@ impl Ports {
         let mut devices = Vec::new();
         for (port, nic) in nics {
             let link = find(&mut netlink, &nic.interface)?;
-            let queues = netlink.queues(&link);
-            if queues < workers {
+            let netdev::Queues { receive, transmit } = netlink.queues(&link);
+            // A worker sends on the first of its queues.
+            if receive.min(transmit) < workers {
                 return Err(Error::TooManyWorkers {
                     workers: config.workers,
                     interface: link.name,
-                    queues,
+                    queues: receive.min(transmit),
                 });
             }
-            devices.push((port, link, queues, nic.mode));
+            devices.push((port, link, receive, nic.mode));
         }
         let mut program = Program::load()?;
         let mut host = HostPort::make(&config.host, workers)?;
@@ -281,6 +245,7 @@ impl Ports {
                 mtu: mtu(link),
                 queues: *queues,
                 mode,
+                up: link.up,
                 physical: link.kind.is_empty(),
             });
         }
@@ -293,7 +258,7 @@ impl Ports {
             opened,
             hints: Vec::new(),
         };
-        ports.hints = ports.find_hints();
+        ports.hints = hints::find(&ports);
         for port in ports.opened.iter().flatten() {
             tracing::info!(
                 interface = port.interface,
@@ -391,6 +356,14 @@ impl Ports {
         Ok(self.host.address_remove(address)?)
     }
 
+    /// Sets the MTU of Linux' end of the host port, in octets: no larger packet comes from there.
+    ///
+    /// # Errors
+    /// When Linux refuses.
+    pub fn set_host_mtu(&mut self, mtu: u16) -> Result<(), Error> {
+        Ok(self.netlink.set_mtu(self.host.linux.index, mtu.into())?)
+    }
+
     /// What workers must know of a port; `None` when there is no such port.
     pub fn info(&self, port: Port) -> Option<PortInfo> {
         self.opened[port as usize].as_ref().map(|o| PortInfo {
@@ -412,70 +385,6 @@ impl Ports {
         self.host.linux.mac
     }
 
-    /// Packets by the XDP program's verdict, over all devices and CPUs.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn verdicts(&self) -> Result<Vec<(&'static str, u64)>, Error> {
-        let counts = self.program.verdicts()?;
-        Ok(counts.into_iter().map(|(v, n)| (v.name(), n)).collect())
-    }
-
-    /// Where XDP runs on each port.
-    pub fn modes(&self) -> Vec<PortMode> {
-        self.each()
-            .map(|(port, opened)| PortMode {
-                port,
-                interface: self.name(port, opened),
-                mode: opened.mode,
-            })
-            .collect()
-    }
-
-    /// What the kernel counted at each socket.
-    ///
-    /// # Errors
-    /// When Linux refuses, which it does not do for open sockets.
-    pub fn statistics(&self) -> io::Result<Vec<SocketReport>> {
-        let mut reports = Vec::new();
-        for (worker, handle) in &self.sockets {
-            let port = handle.binding.port;
-            let Some(opened) = &self.opened[port as usize] else {
-                continue;
-            };
-            reports.push(SocketReport {
-                worker: *worker,
-                port,
-                interface: self.name(port, opened),
-                queue: handle.binding.queue,
-                mode: opened.mode,
-                zero_copy: handle.zero_copy,
-                statistics: handle.statistics()?,
-            });
-        }
-        Ok(reports)
-    }
-
-    /// What Linux counted at the ports' devices. Frames that fit no socket's ring count as dropped there.
-    ///
-    /// # Errors
-    /// When Linux refuses.
-    pub fn devices(&mut self) -> Result<Vec<DeviceReport>, Error> {
-        let ports: Vec<_> = self.each().map(|(port, o)| (port, o.index)).collect();
-        let mut reports = Vec::new();
-        for (port, index) in ports {
-            // A device may be gone since.
-            if let Some(link) = self.netlink.link_at(index)? {
-                reports.push(DeviceReport {
-                    port,
-                    interface: link.name,
-                    statistics: link.statistics,
-                });
-            }
-        }
-        Ok(reports)
-    }
-
     /// Things about the machine that an operator should know, each a sentence. They were logged at the start.
     pub fn hints(&self) -> &[String] {
         &self.hints
@@ -493,41 +402,6 @@ impl Ports {
             Port::Host => self.host.linux.name.clone(),
             Port::Access | Port::Uplink => opened.interface.clone(),
         }
-    }
-
-    fn find_hints(&self) -> Vec<String> {
-        let mut hints = Vec::new();
-        if fs::read_to_string("/proc/sys/net/ipv4/ip_forward").is_ok_and(|text| text.trim() == "0")
-        {
-            hints.push(
-                "net.ipv4.ip_forward is 0: Linux forwards nothing between clients and the network; \
-                 `sysctl net.ipv4.ip_forward=1` changes that"
-                    .to_owned(),
-            );
-        }
-        for (_, opened) in self.each().filter(|(port, _)| *port != Port::Host) {
-            let name = &opened.interface;
-            let on = |feature| sys::feature(name, feature).unwrap_or(false);
-            if opened.mode == Mode::Generic && on(Feature::GenericReceive) {
-                hints.push(format!(
-                    "{name} merges received packets (gro), and merged ones are too large for generic XDP: \
-                     `ethtool -K {name} gro off`"
-                ));
-            }
-            if on(Feature::LargeReceive) {
-                hints.push(format!(
-                    "{name} merges received packets (lro), and merged ones are too large for AF_XDP: \
-                     `ethtool -K {name} lro off`"
-                ));
-            }
-            if opened.physical && on(Feature::ReceiveVlan) {
-                hints.push(format!(
-                    "{name} takes VLAN tags out of packets (rxvlan), so that XDP takes tagged packets for untagged \
-                     ones: where there are tags, `ethtool -K {name} rxvlan off`"
-                ));
-            }
-        }
-        hints
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! A worker has two memories: one for all physical ports, so that a frame received on one is sent on another without
 //! a copy, and one for the host port, because a veth cannot take part in zero-copy and would hold the others back.
+#![allow(unsafe_code, reason = "rings and memory shared with the kernel")]
 
 mod ring;
 mod socket;

@@ -438,12 +438,13 @@ pub(crate) fn set_feature(device: &str, feature: Feature, on: bool) -> io::Resul
     ethtool(device, &mut value)
 }
 
-/// Receive channels in use; `None` when the driver does not say.
-pub(crate) fn channels(device: &str) -> Option<u32> {
+/// Queues in use that receive, and that send; `None` when the driver does not say.
+pub(crate) fn channels(device: &str) -> Option<(u32, u32)> {
     let mut value = EthtoolChannels {
         command: ETHTOOL_GCHANNELS,
         ..EthtoolChannels::default()
     };
     ethtool(device, &mut value).ok()?;
-    Some(value.rx + value.combined).filter(|&n| n > 0)
+    let (receive, transmit) = (value.rx + value.combined, value.tx + value.combined);
+    (receive > 0 && transmit > 0).then_some((receive, transmit))
 }
