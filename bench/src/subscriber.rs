@@ -355,8 +355,12 @@ impl Subscriber {
                 .iter()
                 .all(|call| !call.connected && !matches!(call.stage, Stage::Asked));
             if idle && !self.lost {
-                // Nothing left to hold the connection for. Asked again, it does nothing.
+                // Nothing left to hold the connection for. Asked again, it does nothing. What it has to say leaves
+                // at once: the end of the last call may have been all that happened.
                 self.caller.stop(StopReason::NONE, now);
+                while let Some(action) = self.caller.poll() {
+                    self.control(action, now);
+                }
             }
             if self.actions.len() == before {
                 return;

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -209,7 +209,14 @@ fn a_capture_holds_what_the_client_sent_in_clear_and_the_gre_as_it_came() -> Res
         converse(&road.client).with_context(|| format!("turnpike's log:\n{}", server.log()))?;
     let session = server.sessions()?.pop().context("no session")?;
     ensure!(session["mppe_receive"]["bits"] == 128, "{session}");
+    let began = Instant::now();
     client.hang_up()?;
+    // Clear, notify, stop, reply: a farewell that takes seconds has run into a time-out of either side.
+    ensure!(
+        began.elapsed() < Duration::from_secs(4),
+        "the farewell took {:?}",
+        began.elapsed()
+    );
     until("the call is gone", Duration::from_secs(10), || {
         Ok(server.sessions()?.is_empty().then_some(()))
     })?;
