@@ -1,6 +1,10 @@
 //! What strangers may do to turnpike, and what it costs the others.
 //!
 //! Needs root.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test says where it cannot go on, and what it measured"
+)]
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};

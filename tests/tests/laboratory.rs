@@ -1,4 +1,5 @@
 //! The laboratory itself: namespaces, guests, streams and the witness, before anything of turnpike runs in them.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

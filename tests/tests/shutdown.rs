@@ -1,6 +1,10 @@
 //! How turnpike ends: told to, with a hundred calls up, and killed outright.
 //!
 //! Needs root.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test says where it cannot go on, and what it measured"
+)]
 
 use std::time::{Duration, Instant};
 

@@ -369,13 +369,13 @@ fn quoted(word: &str) -> String {
     format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// Local and remote address of a point-to-point interface, once it has both.
+/// Local and remote address of a point-to-point interface, once it has both and is up.
 fn addresses(interface: &str) -> Result<Option<(String, String)>> {
     if !Path::new("/sys/class/net").join(interface).exists() {
         return Ok(None);
     }
     let output = Command::new("ip")
-        .args(["-4", "-o", "addr", "show", "dev", interface])
+        .args(["-4", "-o", "addr", "show", "up", "dev", interface])
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let words: Vec<&str> = text.split_whitespace().collect();

@@ -1,6 +1,7 @@
 //! turnpike under test: its configuration, its process, its own words.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -222,6 +223,8 @@ impl Server {
         let directory = namespace.directory();
         let path = directory.join("turnpike.toml");
         std::fs::write(&path, configuration.text()?)?;
+        // It holds passwords.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         let program = binary("turnpike")?;
         run(Command::new(&program)
             .arg("check")
