@@ -130,7 +130,7 @@ impl Stage<'_> {
         Ok(Told {
             reached_before: answers > 0,
             session,
-            client: up.first().map(Value::to_string).unwrap_or_default(),
+            client: up.first().map(said).unwrap_or_default(),
             ping: Ping {
                 sent: PINGS,
                 received,
@@ -228,7 +228,7 @@ impl Stage<'_> {
             reached_before,
             session,
             client: format!(
-                "pppd: {} mtu {}, receives {}, sends {}",
+                "{} MTU {}, receives {}, sends {}",
                 up.address,
                 up.mtu,
                 words(modes.0),
@@ -291,6 +291,30 @@ fn words(mode: Option<stock::Mppe>) -> String {
     )
 }
 
+/// What the built-in client says of a call.
+fn said(up: &Value) -> String {
+    format!(
+        "{} MTU {}, receives {}, sends {}",
+        up["address"].as_str().unwrap_or("no address"),
+        up["mtu"],
+        mode(&up["mppe_receive"]),
+        mode(&up["mppe_transmit"])
+    )
+}
+
+/// MPPE in words, from turnpike's JSON.
+fn mode(mode: &Value) -> String {
+    if mode.is_null() {
+        return "in clear".to_owned();
+    }
+    let kind = if mode["stateless"] == true {
+        "stateless"
+    } else {
+        "stateful"
+    };
+    format!("MPPE-{} {kind}", mode["bits"])
+}
+
 fn one_session(server: &Server) -> Result<Value> {
     let mut sessions = server.sessions()?;
     ensure!(
@@ -302,26 +326,13 @@ fn one_session(server: &Server) -> Result<Value> {
 }
 
 fn negotiated(session: &Value, client: &str) -> String {
-    let mode = |direction: &str| {
-        let mode = &session[direction];
-        if mode.is_null() {
-            "in clear".to_owned()
-        } else {
-            let kind = if mode["stateless"] == true {
-                "stateless"
-            } else {
-                "stateful"
-            };
-            format!("MPPE-{} {kind}", mode["bits"])
-        }
-    };
     let user = session["user"].as_str().unwrap_or("nobody");
     let address = session["address"].as_str().unwrap_or("nothing");
     format!(
-        "{user} got {address} (MS-CHAPv2), MTU {}, to the server {}, to the client {}; the client says: {client}",
+        "{user} got {address}; the server says: MTU {}, receives {}, sends {}; the client says: {client}",
         session["mtu"],
-        mode("mppe_receive"),
-        mode("mppe_transmit"),
+        mode(&session["mppe_receive"]),
+        mode(&session["mppe_transmit"]),
     )
 }
 

@@ -235,7 +235,7 @@ fn prepare(stream: &TcpStream) -> Result<()> {
 }
 
 fn send(mut stream: &TcpStream, order: &Order, note: &mut dyn FnMut(u64)) -> Result<Moved> {
-    let mut content = Content::new(&order.marker);
+    let mut content = Content::new(order);
     let mut hash = Sha256::new();
     let mut buffer = vec![0; BLOCK];
     let began = Instant::now();
@@ -293,16 +293,16 @@ struct Content {
 }
 
 impl Content {
-    fn new(marker: &str) -> Self {
-        // The state must not be 0; different markers give different streams.
-        let digest = Sha256::digest(marker.as_bytes());
+    fn new(order: &Order) -> Self {
+        // Different markers give different streams, and so do the two directions. The state must not be 0.
+        let digest = Sha256::digest(format!("{:?} {}", order.direction, order.marker));
         let state = digest
             .iter()
             .take(8)
             .fold(0, |state: u64, octet| state << 8 | u64::from(*octet));
         Self {
             state: state | 1,
-            marker: marker.as_bytes().to_vec(),
+            marker: order.marker.as_bytes().to_vec(),
         }
     }
 
@@ -361,11 +361,20 @@ mod tests {
 
     #[test]
     fn the_marker_stands_in_every_block() {
-        let mut content = Content::new("marker");
+        let order = |direction| Order {
+            direction,
+            bytes: 0,
+            marker: "marker".to_owned(),
+        };
+        let mut content = Content::new(&order(Direction::Up));
+        let mut other = Content::new(&order(Direction::Down));
+        let mut others = vec![0; BLOCK];
+        other.fill(&mut others);
         let mut block = vec![0; BLOCK];
         for _ in 0..3 {
             content.fill(&mut block);
             assert!(block.starts_with(b"marker"));
+            assert_ne!(block, others);
             assert!(memchr::memmem::find(&block[6..], b"marker").is_none());
         }
     }
