@@ -147,9 +147,9 @@ fn probes_hold_nothing_longer_than_the_limit() {
     let server = Server::start(&road.concentrator, &configuration).unwrap();
     let began = Instant::now();
     let mut probes: Vec<(Probe, TcpStream)> = [
+        Probe::Garbage,
         Probe::Nothing,
         Probe::HalfAMessage,
-        Probe::Garbage,
         Probe::StartOnly,
     ]
     .into_iter()
