@@ -9,4 +9,5 @@ pub mod demo;
 pub mod deploy;
 pub mod ebpf;
 pub mod lab;
+pub mod testing;
 pub mod tidy;

@@ -17,6 +17,10 @@ struct Arguments {
 enum Chore {
     /// Watch a PPTP call come up through AF_XDP and carry data, in namespaces of this machine
     Demo(xtask::demo::Args),
+    /// Run everything that has to hold: demo, lints, house rules, all tests; ends with a summary
+    Test(xtask::testing::Args),
+    /// What .ci/run calls: the same as test
+    Ci(xtask::testing::Args),
     /// Check the house rules: arrows between crates, unsafe, file length, licences, the XDP object
     Tidy,
     /// Install binaries, XDP object, configuration and systemd unit under a folder
@@ -46,6 +50,11 @@ fn main() -> ExitCode {
         .unwrap_or(Path::new("."));
     let result = match arguments.chore {
         Chore::Demo(args) => xtask::demo::run(&args),
+        Chore::Test(args) | Chore::Ci(args) => match xtask::testing::run(&args, root) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
         Chore::Tidy => xtask::tidy::run(root).map(|found| say(&found)),
         Chore::Deploy(args) => xtask::deploy::run(&args, root).map(|files| {
             for file in files {
