@@ -394,6 +394,9 @@ async fn kill(args: &KillArgs) -> Result<u8, Error> {
 #[derive(serde::Serialize)]
 struct CaptureSummary {
     packets: u64,
+    /// Packets between them that the capture could not keep up with.
+    lost: u64,
+    /// Size of what was written.
     octets: u64,
 }
 
@@ -416,6 +419,7 @@ async fn capture(args: &CaptureArgs) -> Result<u8, Error> {
     };
     let mut summary = CaptureSummary {
         packets: 0,
+        lost: 0,
         octets: 0,
     };
     let stop = stop_signal(args.seconds)?;
@@ -430,15 +434,16 @@ async fn capture(args: &CaptureArgs) -> Result<u8, Error> {
             complain("the server ended the capture");
             break;
         }
-        for (block, is_packet) in whole {
-            match file.write_all(&block) {
+        for block in whole {
+            match file.write_all(&block.octets) {
                 Err(error) if standard_output && error.kind() == std::io::ErrorKind::BrokenPipe => {
                     break 'capture;
                 }
                 result => result?,
             }
-            summary.octets += block.len() as u64;
-            summary.packets += u64::from(is_packet);
+            summary.octets += block.octets.len() as u64;
+            summary.lost += block.lost;
+            summary.packets += u64::from(block.is_packet);
             if args.packets == Some(summary.packets) {
                 break 'capture;
             }
@@ -447,12 +452,20 @@ async fn capture(args: &CaptureArgs) -> Result<u8, Error> {
         let _ = file.flush();
     }
     let _ = file.flush();
-    let CaptureSummary { packets, octets } = summary;
+    let CaptureSummary {
+        packets,
+        lost,
+        octets,
+    } = summary;
+    let mut text = format!("{packets} packets");
+    if lost > 0 {
+        text += &format!(" ({lost} more were lost)");
+    }
     match (standard_output, args.ask.json) {
-        (true, _) => complain(format!("{packets} packets")),
+        (true, _) => complain(text),
         (false, true) => print_json(&summary)?,
         (false, false) => print(&format!(
-            "{packets} packets, {octets} octets in {}\n",
+            "{text}, {octets} octets in {}\n",
             args.write.display()
         ))?,
     }

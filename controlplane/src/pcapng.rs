@@ -16,6 +16,9 @@ const PACKET: u32 = 6;
 const LINKTYPE_ETHERNET: u16 = 1;
 const LINKTYPE_RAW: u16 = 101;
 
+/// Option of a packet's block (epb_dropcount): how many were lost between it and the one before.
+const DROPS: u16 = 4;
+
 /// Longest packet that is kept, in octets; told as the interfaces' snapshot length.
 const SNAPLEN: u32 = turnpike_dataplane::api::MAX_CAPTURE as u32;
 
@@ -113,7 +116,6 @@ pub fn header(out: &mut Vec<u8>) {
 /// Appends a packet.
 pub fn packet(out: &mut Vec<u8>, packet: &Packet) {
     const FLAGS: u16 = 2;
-    const DROPS: u16 = 4;
     let kept = &packet.bytes[..packet.bytes.len().min(SNAPLEN as usize)];
     let kept_len = u32::try_from(kept.len()).unwrap_or(0);
     let direction: u32 = if packet.inbound { 1 } else { 2 };
@@ -140,6 +142,17 @@ pub fn packet(out: &mut Vec<u8>, packet: &Packet) {
 #[error("the server sent something that is not a capture")]
 pub struct NotACapture;
 
+/// One whole block of a stream.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Whole {
+    /// The block, to be written as it is.
+    pub octets: Vec<u8>,
+    /// Whether it holds a packet.
+    pub is_packet: bool,
+    /// Packets that the capture lost before this one.
+    pub lost: u64,
+}
+
 /// Cuts a stream into blocks, so that a file never ends in the middle of one.
 #[derive(Default)]
 pub struct Blocks {
@@ -153,11 +166,11 @@ impl Blocks {
         self.pending.extend(octets);
     }
 
-    /// The next whole block and whether it is a packet.
+    /// The next whole block.
     ///
     /// # Errors
     /// [`NotACapture`] when this cannot be a block; the stream is lost then.
-    pub fn pop(&mut self) -> Result<Option<(Vec<u8>, bool)>, NotACapture> {
+    pub fn pop(&mut self) -> Result<Option<Whole>, NotACapture> {
         let Some((&[a, b, c, d, e, f, g, h], _)) = self.pending.split_first_chunk::<8>() else {
             return Ok(None);
         };
@@ -173,8 +186,29 @@ impl Blocks {
             return Ok(None);
         }
         let rest = self.pending.split_off(len);
-        let block = core::mem::replace(&mut self.pending, rest);
-        Ok(Some((block, kind == PACKET)))
+        let octets = core::mem::replace(&mut self.pending, rest);
+        let is_packet = kind == PACKET;
+        let lost = if is_packet { drops(&octets) } else { None };
+        Ok(Some(Whole {
+            octets,
+            is_packet,
+            lost: lost.unwrap_or(0),
+        }))
+    }
+}
+
+/// The drop count among the options of a packet's block; `None` when there is none.
+fn drops(block: &[u8]) -> Option<u64> {
+    let kept = u32::from_le_bytes(*block.get(20..)?.first_chunk()?) as usize;
+    let mut options = block.get(28..)?.get(kept.checked_next_multiple_of(4)?..)?;
+    loop {
+        let (&[a, b, c, d], rest) = options.split_first_chunk::<4>()?;
+        let (code, len) = (u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]));
+        match (code, len) {
+            (END_OF_OPTIONS, _) => return None,
+            (DROPS, 8) => return Some(u64::from_le_bytes(*rest.first_chunk()?)),
+            _ => options = rest.get(usize::from(len).next_multiple_of(4)..)?,
+        }
     }
 }
 
@@ -242,24 +276,25 @@ mod tests {
 
     #[test]
     fn streams_are_cut_into_whole_blocks() {
-        let stream = capture(&[
-            sample(echo(8), Side::Inner, true),
-            sample(vec![1; 1792], Side::Outer, false),
-        ]);
+        let mut late = sample(vec![1; 1791], Side::Outer, false);
+        late.lost = 7;
+        let stream = capture(&[sample(echo(8), Side::Inner, true), late]);
         for step in [1, 7, 100, 5000] {
             let mut blocks = Blocks::default();
-            let (mut whole, mut packets) = (Vec::new(), 0);
+            let (mut whole, mut packets, mut lost) = (Vec::new(), 0, 0);
             for part in stream.chunks(step) {
                 blocks.push(part);
-                while let Some((block, is_packet)) = blocks.pop().unwrap() {
-                    let len = block.len();
-                    assert_eq!(block[4..8], block[len - 4..], "both lengths agree");
-                    whole.extend(block);
-                    packets += u32::from(is_packet);
+                while let Some(block) = blocks.pop().unwrap() {
+                    let len = block.octets.len();
+                    let lengths = [&block.octets[4..8], &block.octets[len - 4..]];
+                    assert_eq!(lengths[0], lengths[1], "both lengths agree");
+                    whole.extend(block.octets);
+                    packets += u32::from(block.is_packet);
+                    lost += block.lost;
                 }
             }
             assert_eq!(whole, stream);
-            assert_eq!(packets, 2);
+            assert_eq!((packets, lost), (2, 7));
         }
         for garbage in [
             b"HTTP/1.1 200".as_slice(),
@@ -269,6 +304,20 @@ mod tests {
             let mut blocks = Blocks::default();
             blocks.push(garbage);
             assert_eq!(blocks.pop(), Err(NotACapture));
+        }
+        // A packet that claims to be longer than its block, and options that never end.
+        for (kept, option) in [(u32::MAX, 2), (4, 9)] {
+            let mut block = Vec::new();
+            block.extend(PACKET.to_le_bytes());
+            block.extend(44_u32.to_le_bytes());
+            block.extend([0; 12]);
+            block.extend(u32::to_le_bytes(kept));
+            block.extend([0; 8]);
+            block.extend(u16::to_le_bytes(option));
+            block.extend([0xff; 10]);
+            let mut blocks = Blocks::default();
+            blocks.push(&block);
+            assert_eq!(blocks.pop().unwrap().unwrap().lost, 0);
         }
     }
 

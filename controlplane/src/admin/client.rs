@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::{Request, Response};
-use crate::pcapng::{Blocks, NotACapture};
+use crate::pcapng::{Blocks, NotACapture, Whole};
 
 /// How long a server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -91,12 +91,11 @@ impl Client {
         }
     }
 
-    /// After [`Response::Capturing`]: the next whole blocks of the capture, each with whether it is a packet. Empty
-    /// when the server ended the capture. Losing this future loses nothing.
+    /// After [`Response::Capturing`]: the next whole blocks of the capture; none when the server ended it. Losing this future loses nothing.
     ///
     /// # Errors
     /// [`Error::Broken`], [`Error::NotACapture`].
-    pub async fn blocks(&mut self, blocks: &mut Blocks) -> Result<Vec<(Vec<u8>, bool)>, Error> {
+    pub async fn blocks(&mut self, blocks: &mut Blocks) -> Result<Vec<Whole>, Error> {
         loop {
             let mut whole = Vec::new();
             while let Some(block) = blocks.pop()? {

@@ -296,7 +296,7 @@ async fn a_capture_streams_until_the_operator_leaves() {
     let (mut blocks, mut kinds) = (Blocks::default(), Vec::new());
     while kinds.len() < 6 {
         let whole = client.blocks(&mut blocks).await.unwrap();
-        kinds.extend(whole.iter().map(|(_, is_packet)| *is_packet));
+        kinds.extend(whole.iter().map(|block| block.is_packet));
     }
     assert_eq!(kinds, [false, false, false, true, true, true]);
     drop(client);

@@ -144,7 +144,7 @@ pub struct WorkerStats {
     pub cpu: Option<usize>,
     /// Its sockets.
     pub ports: Vec<PortStats>,
-    /// Packets dropped, by reason; reasons that never happened are left out.
+    /// Packets dropped, by reason.
     pub drops: BTreeMap<String, u64>,
     /// Its other totals, by name.
     pub totals: BTreeMap<String, u64>,
