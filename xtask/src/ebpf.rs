@@ -28,6 +28,22 @@ const SOURCES: &[&str] = &[
     "rust-toolchain.toml",
 ];
 
+/// The exit status of `cargo xtask ebpf` when a tool is missing, so that nothing was compared: neither success nor the
+/// failure of the check.
+pub const MISSING_TOOL: u8 = 3;
+
+/// A tool that is not there, and how to get it.
+#[derive(Debug)]
+pub struct Missing(String);
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Missing {}
+
 /// Options of `cargo xtask ebpf`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
@@ -151,21 +167,23 @@ fn require_tools(root: &Path) -> Result<PathBuf> {
     let version = found
         .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
         .unwrap_or_default();
-    ensure!(
-        version.contains(BPF_LINKER),
-        "bpf-linker {BPF_LINKER} is missing (found: {:?}): cargo install bpf-linker --version {BPF_LINKER} --locked",
-        version.trim()
-    );
+    if !version.contains(BPF_LINKER) {
+        bail!(Missing(format!(
+            "bpf-linker {BPF_LINKER} is missing (found: {:?}): cargo install bpf-linker --version {BPF_LINKER} --locked",
+            version.trim()
+        )));
+    }
     let sysroot = Command::new("rustc")
         .current_dir(root)
         .args(["--print", "sysroot"])
         .output()
         .context("cannot start rustc")?;
     let sysroot = PathBuf::from(String::from_utf8_lossy(&sysroot.stdout).trim());
-    ensure!(
-        sysroot.join("lib/rustlib/src/rust/library/core").is_dir(),
-        "the library source is missing: rustup component add rust-src"
-    );
+    if !sysroot.join("lib/rustlib/src/rust/library/core").is_dir() {
+        bail!(Missing(
+            "the library source is missing: rustup component add rust-src".to_owned()
+        ));
+    }
     Ok(sysroot)
 }
 

@@ -74,6 +74,9 @@ fn main() -> ExitCode {
         Err(error) => {
             use std::io::Write;
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            if error.is::<xtask::ebpf::Missing>() {
+                return ExitCode::from(xtask::ebpf::MISSING_TOOL);
+            }
             ExitCode::FAILURE
         }
     }

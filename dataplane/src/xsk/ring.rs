@@ -2,7 +2,8 @@
 //!
 //! Writing and reading ends are different types, each with its own copy of the other side's index, so that the shared
 //! cache line is touched once per batch. The memory behind a ring is anything that is [`Memory`]: the kernel's mapping,
-//! or plain memory in tests, where both ends of the same code meet.
+//! or plain memory in tests, where both ends of the same code meet. So Miri can run it, where there is a nightly
+//! compiler: `cargo +nightly miri test -p turnpike-dataplane --lib xsk::ring`.
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
