@@ -1,0 +1,4 @@
+//! The control connection: server and caller together, and each alone.
+
+mod alone;
+mod pair;
