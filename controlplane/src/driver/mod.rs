@@ -1,6 +1,8 @@
 //! The one place that waits for everything a tunnel lives on: its TCP connection, its workers, its timers, operators
 //! and the end of the server.
 
+mod diary;
+
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
@@ -10,10 +12,10 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tracing::{Instrument, debug, info, info_span, warn};
-use turnpike_dataplane::api::{CallRef, Encryption};
+use tracing::{Instrument, debug, info_span, warn};
+use turnpike_dataplane::api::CallRef;
+use turnpike_protocol::Time;
 use turnpike_protocol::ppp::{Credentials, Grant};
-use turnpike_protocol::{CallId, Time};
 
 use crate::aaa::{Attempt, Users};
 use crate::calls::Calls;
@@ -329,7 +331,12 @@ impl Driver {
                     let now = self.shared.clock.now();
                     self.tunnel.verdict(call, verdict, now);
                 }
-                Action::Notice(notice) => self.note(notice),
+                Action::Notice(notice) => {
+                    if matches!(notice, Notice::Started(_)) {
+                        self.ticket.proven();
+                    }
+                    diary::notice(&notice, &self.shared.counts);
+                }
                 Action::Ended(ended) => self.free(&ended),
                 Action::Close => {
                     self.closing = Some(Instant::now() + LINGER);
@@ -438,112 +445,7 @@ impl Driver {
         }
         lock(&self.shared.calls).free(ended.call);
         self.shared.counts.ended(ended.cause);
-        let counters = &ended.counters;
-        info!(
-            call = ended.call.id.0,
-            cause = ended.cause.name(),
-            user = ended.user.as_deref().unwrap_or("-"),
-            address = %ended.address.map_or_else(|| "-".to_owned(), |a| a.to_string()),
-            up_seconds = ended.up.map_or(0, |up| up.as_secs()),
-            received_packets = counters.received_packets,
-            received_octets = counters.received_octets,
-            sent_packets = counters.sent_packets,
-            sent_octets = counters.sent_octets,
-            missing = counters.missing,
-            dropped = counters.dropped,
-            "call ended: {}",
-            ended.cause.text()
-        );
-    }
-
-    fn note(&self, notice: Notice) {
-        let counts = &self.shared.counts;
-        match notice {
-            Notice::Started(peer) => {
-                self.ticket.proven();
-                counts.started.add();
-                info!(
-                    host = %peer.host_name,
-                    vendor = %peer.vendor,
-                    firmware = peer.firmware,
-                    "control connection up"
-                );
-            }
-            Notice::Refused {
-                peer_id: CallId(peer_call),
-                cause,
-            } => {
-                counts.refused.add();
-                warn!(
-                    peer_call,
-                    cause = cause.name(),
-                    "call refused: {}",
-                    cause.text()
-                );
-            }
-            Notice::LoginFailed {
-                call,
-                user,
-                code,
-                cause,
-            } => {
-                counts.login_failed.add();
-                match code {
-                    Some(code) => warn!(
-                        call = call.id.0,
-                        user,
-                        client = %call.peer,
-                        "login failed: E={code}, {}",
-                        cause.text()
-                    ),
-                    None => warn!(
-                        call = call.id.0,
-                        user,
-                        client = %call.peer,
-                        "login refused: {}",
-                        cause.text()
-                    ),
-                }
-            }
-            Notice::Up {
-                call,
-                user,
-                address,
-                mtu,
-                encryption,
-                mppe,
-            } => {
-                counts.up.add();
-                let mppe = match (encryption, mppe) {
-                    (Encryption::Plain, _) => "none".to_owned(),
-                    (Encryption::Required, None) => "required".to_owned(),
-                    (Encryption::Required, Some(mppe)) => {
-                        let mode = if mppe.stateless {
-                            "stateless"
-                        } else {
-                            "stateful"
-                        };
-                        format!("{}-bit {mode}", mppe.bits)
-                    }
-                };
-                info!(
-                    call = call.id.0,
-                    user,
-                    client = %call.peer,
-                    %address,
-                    mppe,
-                    mtu,
-                    "call up"
-                );
-            }
-            Notice::Over(cause) => {
-                info!(
-                    cause = cause.name(),
-                    "control connection over: {}",
-                    cause.text()
-                );
-            }
-        }
+        diary::ended(ended);
     }
 
     async fn reroute(&mut self) {

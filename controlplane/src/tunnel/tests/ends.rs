@@ -1,0 +1,140 @@
+//! However a call ends, the books are closed once and in order.
+
+use turnpike_protocol::pptp::StopReason;
+
+use super::*;
+
+/// Ends a call that is up in some way; whatever the way, the books are closed once and in order.
+fn tear_down(how: impl FnOnce(&mut World)) -> World {
+    let mut world = World::up(1);
+    world.worker = false;
+    how(&mut world);
+    world.pass(Duration::from_secs(20));
+    assert_eq!(world.ended, [], "ended before the worker forgot the call");
+    assert!(!world.tunnel.is_finished());
+    let unroute = world.position("unroute 10.20.0.9/32");
+    assert!(unroute < world.position("close"), "{:#?}", world.did);
+    world.worker = true;
+    world.settle();
+    let ended = world.end();
+    assert_eq!(ended.user.as_deref(), Some("alice"));
+    assert_eq!(ended.address, Some(ADDRESS));
+    assert_eq!(
+        ended.counters.received_packets, 100,
+        "the worker's last count"
+    );
+    assert!(ended.up.is_some());
+    // Whatever comes late changes nothing.
+    let (call, counters) = (ended.call, ended.counters);
+    let now = world.now;
+    world.tunnel.event(Event::Closed { call, counters }, now);
+    world.tunnel.kill(call, Cause::Killed, now);
+    world.tunnel.hung_up(now);
+    world.tunnel.shut_down(Cause::ServerStopping, now);
+    world.settle();
+    assert_eq!(world.ended.len(), 1);
+    assert_eq!(world.did.iter().filter(|did| *did == "close").count(), 1);
+    assert!(world.tunnel.is_finished());
+    assert_eq!(world.tunnel.deadline(), None);
+    world
+}
+
+#[test]
+fn the_client_clears_the_call() {
+    let world = tear_down(|world| {
+        world.caller.clear(CallId(0), world.now);
+    });
+    assert_eq!(world.end().cause, Cause::HungUp);
+    world.position("tcp Call-Disconnect-Notify");
+}
+
+#[test]
+fn the_client_ends_ppp() {
+    let world = tear_down(|world| world.links[0].1.close(CloseReason::UserRequest, world.now));
+    assert_eq!(world.end().cause, Cause::HungUp);
+    assert!(world.position("LCP Terminate-Ack") < world.position("tcp Call-Disconnect-Notify"));
+}
+
+#[test]
+fn the_client_ends_ppp_and_drops_tcp_at_once() {
+    let world = tear_down(|world| {
+        world.links[0].1.close(CloseReason::UserRequest, world.now);
+        world.settle();
+        world.tcp = false;
+        world.tunnel.hung_up(world.now);
+    });
+    assert_eq!(world.end().cause, Cause::HungUp);
+}
+
+#[test]
+fn the_client_stops_the_connection() {
+    let world = tear_down(|world| {
+        world.caller.stop(StopReason::NONE, world.now);
+    });
+    assert_eq!(world.end().cause, Cause::HungUp);
+    world.position("tcp Stop-Control-Connection-Reply");
+    world.position("close tcp");
+}
+
+#[test]
+fn the_connection_breaks() {
+    let world = tear_down(|world| {
+        world.tcp = false;
+        world.tunnel.hung_up(world.now);
+    });
+    assert_eq!(world.end().cause, Cause::ConnectionLost);
+    assert!(!world.did.iter().any(|did| did.starts_with("tcp ")));
+}
+
+#[test]
+fn the_client_breaks_the_protocol() {
+    let world = tear_down(|world| world.tunnel.receive(b"GET / HTTP/1.0\r\n\r\n", world.now));
+    assert_eq!(world.end().cause, Cause::ControlMisbehaved);
+    world.position("close tcp");
+}
+
+#[test]
+fn the_operator_kills_the_call() {
+    let world = tear_down(|world| {
+        let call = world.call(100);
+        world.tunnel.kill(call, Cause::Killed, world.now);
+    });
+    assert_eq!(world.end().cause, Cause::Killed);
+    assert!(world.position("LCP Terminate-Request") < world.position("tcp Call-Disconnect-Notify"));
+}
+
+#[test]
+fn the_operator_kills_a_call_whose_client_is_gone() {
+    let world = tear_down(|world| {
+        world.gre = false;
+        let call = world.call(100);
+        world.tunnel.kill(call, Cause::Killed, world.now);
+    });
+    assert_eq!(world.end().cause, Cause::Killed);
+}
+
+#[test]
+fn the_server_stops() {
+    let world = tear_down(|world| {
+        world.tunnel.shut_down(Cause::ServerStopping, world.now);
+    });
+    assert_eq!(world.end().cause, Cause::ServerStopping);
+    let steps = [
+        "LCP Terminate-Request",
+        "unroute 10.20.0.9/32",
+        "close",
+        "tcp Call-Disconnect-Notify",
+        "tcp Stop-Control-Connection-Request",
+        "close tcp",
+    ];
+    let positions = steps.map(|step| world.position(step));
+    assert!(positions.is_sorted(), "{:#?}", world.did);
+}
+
+#[test]
+fn the_client_falls_silent() {
+    let mut world = World::up(1);
+    world.gre = false;
+    world.pass(Duration::from_secs(300));
+    assert_eq!(world.end().cause, Cause::Silent);
+}
