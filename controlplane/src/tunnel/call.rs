@@ -99,8 +99,8 @@ struct Live {
     since: Time,
     /// When we begin PPP if the client does not; `None` once PPP has begun.
     begin_at: Option<Time>,
-    /// Whether any frame of the client came.
-    heard: bool,
+    /// When the first frame of the client must have come; `None` once one has. After that PPP has its own limit.
+    hear_by: Option<Time>,
     user: Option<String>,
     address: Option<Ipv4Addr>,
     /// The address that is routed into the call.
@@ -172,7 +172,7 @@ impl Call {
             link: Link::server(config, seed, now),
             since: now,
             begin_at: None,
-            heard: false,
+            hear_by: Some(now + settings.setup_time),
             user: None,
             address: None,
             route: None,
@@ -191,7 +191,7 @@ impl Call {
 
     pub(super) fn frame(&mut self, frame: &[u8], now: Time) {
         if let State::Live(live) = &mut self.state {
-            live.heard = true;
+            live.hear_by = None;
             live.begin(now);
             live.link.handle_frame(frame, now);
         }
@@ -252,7 +252,10 @@ impl Call {
 
     pub(super) fn deadline(&self) -> Option<Time> {
         match &self.state {
-            State::Live(live) => live.begin_at.or_else(|| live.link.deadline()),
+            State::Live(live) => {
+                let link = live.begin_at.or_else(|| live.link.deadline());
+                link.into_iter().chain(live.hear_by).min()
+            }
             State::Placing | State::Closing { .. } => None,
         }
     }
@@ -275,6 +278,10 @@ impl Call {
             return None;
         };
         let call = live.call;
+        // Nobody is there to say goodbye to.
+        if live.hear_by.is_some_and(|at| at <= now) {
+            return Some(Cause::NoGre);
+        }
         while let Some(action) = live.link.poll() {
             match action {
                 ppp::Action::Send(frame) => {
@@ -460,7 +467,9 @@ impl Live {
                     Cause::HungUp
                 }
             }
-            End::NoAnswer { .. } | End::SetUpTimeout { .. } if !self.heard => Cause::NoGre,
+            End::NoAnswer { .. } | End::SetUpTimeout { .. } if self.hear_by.is_some() => {
+                Cause::NoGre
+            }
             End::NoAnswer { .. } | End::LcpFailed(_) => Cause::LcpFailed,
             End::SetUpTimeout { .. } => Cause::SetupTimeout,
             End::AuthenticationRefused { .. } => Cause::AuthenticationRefused,

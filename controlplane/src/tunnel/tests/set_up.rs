@@ -65,7 +65,7 @@ fn a_call_without_any_gre_says_so() {
     let mut world = World::new(settings());
     world.gre = false;
     world.caller.call(CallId(0), world.now);
-    world.pass(Duration::from_secs(31));
+    world.pass(settings().setup_time);
     assert_eq!(world.end().cause, Cause::NoGre);
     assert!(world.end().cause.text().contains("GRE"));
     world.position("tcp Call-Disconnect-Notify");
