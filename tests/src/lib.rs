@@ -3,3 +3,4 @@
 pub mod captures;
 pub mod fuzz;
 pub mod street;
+pub mod world;

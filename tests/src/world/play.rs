@@ -1,0 +1,614 @@
+//! The world at work.
+
+use core::net::Ipv4Addr;
+use core::time::Duration;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use turnpike_bench::subscriber::Subscriber;
+use turnpike_controlplane::calls::Calls;
+use turnpike_controlplane::cause::Cause;
+use turnpike_controlplane::tunnel::Tunnel;
+use turnpike_dataplane::api::{CallRef, Command, Owners, Port, WorkerId};
+use turnpike_dataplane::rings::{channel, channels};
+use turnpike_protocol::mppe::Policy;
+use turnpike_protocol::ppp::Credentials;
+use turnpike_protocol::wire::ethernet::{self, MacAddr};
+use turnpike_protocol::{Role, Time};
+
+use super::model::{INNER, Model, Way};
+use super::network::{Kind, Sky, Stream, Wire, describe, kind};
+use super::node::{Node, RINGS};
+use super::story::{Ending, Person, Story};
+use super::{Chance, Tally};
+
+/// The server's outer address.
+pub(super) const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// Inner addresses: few, so that they come back.
+const POOL: core::ops::Range<u8> = 10..24;
+
+/// How long everybody may take to come up once the weather is good: PPP's longest series of repetitions.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// What is on its way when the weather turns arrives within this time.
+const SETTLE: Duration = Duration::from_secs(1);
+/// PPP repeats what was lost every 3 s; in good weather twice is enough.
+const REPEATED: Duration = Duration::from_secs(7);
+/// Packets each way on every call in good weather, all of which must come out.
+const PROOF: u32 = 24;
+/// How long everything may take to be over: Terminate-Requests, then Stop-Control-Connection-Request.
+const GOODBYE: Duration = Duration::from_secs(40);
+/// Events of one world; more means that it goes in circles.
+const MOST_STEPS: u64 = 400_000;
+
+/// Something that will happen.
+pub(super) enum Happening {
+    Dial(Person),
+    /// A frame on the access port of the client (`None`) or of a worker of the server.
+    Frame(Option<usize>, Vec<u8>),
+    ToServer(usize, Vec<u8>),
+    ToClient(usize, Vec<u8>),
+    ServerGone(usize),
+    ClientGone(usize),
+    Judge(usize, CallRef, Credentials),
+    Leave(usize, Ending),
+    Data(Ipv4Addr, Way),
+}
+
+/// A control connection.
+pub(super) struct Connection {
+    pub(super) person: Person,
+    pub(super) subscriber: Subscriber,
+    pub(super) tunnel: Tunnel,
+    pub(super) up: Stream,
+    pub(super) down: Stream,
+    /// TCP, as each end sees it.
+    pub(super) client_open: bool,
+    pub(super) server_open: bool,
+    /// It ends because somebody wanted it to.
+    pub(super) leaving: bool,
+    /// Calls that are up at the client, with their addresses.
+    pub(super) online: BTreeMap<u16, Ipv4Addr>,
+    /// Calls that the client has lost.
+    pub(super) over: usize,
+}
+
+pub(super) struct World {
+    pub(super) story: Story,
+    pub(super) chance: Chance,
+    pub(super) now: Time,
+    pub(super) agenda: BTreeMap<(Time, u64), Happening>,
+    pub(super) number: u64,
+    pub(super) bad: bool,
+    /// Data keeps coming.
+    pub(super) busy: bool,
+    pub(super) client: Node,
+    pub(super) server: Vec<Node>,
+    pub(super) owners: Owners,
+    pub(super) connections: Vec<Connection>,
+    pub(super) wires: [Wire; 2],
+    pub(super) calls: Calls,
+    pub(super) free: VecDeque<Ipv4Addr>,
+    pub(super) addresses: HashMap<CallRef, Ipv4Addr>,
+    pub(super) next_id: u16,
+    pub(super) model: Model,
+    /// What was sent beside data.
+    pub(super) trace: Option<Vec<String>>,
+}
+
+pub(super) type Outcome<T = ()> = Result<T, String>;
+
+/// Plays the world of a seed to its end. The error says what did not hold, and when; with `trace`, also which control
+/// frames were sent.
+pub fn run(seed: u64, trace: bool) -> Outcome<Tally> {
+    let mut chance = Chance::new(seed);
+    let story = Story::draw(&mut chance);
+    let mut world = World::new(story, chance)?;
+    world.trace = trace.then(Vec::new);
+    world.play().map_err(|error| {
+        format!(
+            "at {:?}: {error}\n{:#?}\n{}",
+            world.now.since(Time::ZERO),
+            world.story,
+            world.trace.take().unwrap_or_default().join("\n")
+        )
+    })?;
+    Ok(world.model.tally)
+}
+
+pub(super) fn mac(address: Ipv4Addr) -> MacAddr {
+    let [a, b, c, d] = address.octets();
+    MacAddr([2, 0xee, a, b, c, d])
+}
+
+impl World {
+    fn new(story: Story, mut chance: Chance) -> Outcome<Self> {
+        let io = |error: std::io::Error| error.to_string();
+        let owners = Owners::round_robin(story.workers);
+        let server: Vec<Node> = channels(story.workers, &RINGS)
+            .map_err(io)?
+            .into_iter()
+            .enumerate()
+            .map(|(id, ends)| {
+                Node::new(Role::Server, WorkerId(id as u8), &owners, Some(INNER), ends)
+            })
+            .collect();
+        let ends = channel(&RINGS).map_err(io)?;
+        let one = Owners::round_robin(1);
+        let client = Node::new(Role::Client, WorkerId(0), &one, None, ends);
+        Ok(Self {
+            calls: Calls::new(owners.clone(), story.workers, 64, chance.u16()),
+            now: Time::ZERO,
+            agenda: BTreeMap::new(),
+            number: 0,
+            bad: true,
+            busy: true,
+            client,
+            server,
+            owners,
+            connections: Vec::new(),
+            wires: Default::default(),
+            free: POOL.map(|last| Ipv4Addr::new(10, 20, 0, last)).collect(),
+            addresses: HashMap::new(),
+            next_id: chance.u16(),
+            model: Model::default(),
+            trace: None,
+            story,
+            chance,
+        })
+    }
+
+    fn play(&mut self) -> Outcome {
+        self.client.tell(Command::Neighbour {
+            port: Port::Access,
+            address: SERVER,
+            mac: Some(mac(SERVER)),
+        })?;
+        let pool = "10.20.0.0/24".parse().map_err(|_| "prefix")?;
+        for node in &mut self.server {
+            node.tell(Command::Pool { prefix: pool })?;
+        }
+        for person in self.story.people.clone() {
+            let at = Time::ZERO + person.dials;
+            self.plan(at, Happening::Dial(person));
+        }
+        // Bad weather.
+        self.until(Time::ZERO + self.story.bad_weather, |_| false)?;
+        // Good weather: everybody who wants to be is online.
+        self.bad = false;
+        if !self.until(self.now + PATIENCE, Self::everybody_is_up)? {
+            return Err(format!("not everybody came up: {}", self.describe()));
+        }
+        // The client may think so first, and the server wait for an answer that was lost, until it asks again.
+        self.until(self.now + REPEATED, |_| false)?;
+        self.busy = false;
+        self.until(self.now + SETTLE, |_| false)?;
+        self.prove()?;
+        self.end()
+    }
+
+    /// In good weather every packet comes out, in order, once.
+    fn prove(&mut self) -> Outcome {
+        let online: Vec<Ipv4Addr> = self.online().collect();
+        let before: Vec<_> = online.iter().map(|a| self.model.figures(*a)).collect();
+        for n in 0..PROOF {
+            for address in &online {
+                let at = self.now + Duration::from_millis(u64::from(n) * 7);
+                for way in [Way::Up, Way::Down] {
+                    self.plan(at, Happening::Data(*address, way));
+                }
+            }
+        }
+        self.until(self.now + SETTLE, |_| false)?;
+        for (address, before) in online.iter().zip(before) {
+            let after = self.model.figures(*address);
+            let (Some(before), Some(after)) = (before, after) else {
+                return Err(format!("{address} went offline in good weather"));
+            };
+            let each: Vec<u64> = after.iter().zip(before).map(|(a, b)| a - b).collect();
+            // One more than planned when terms are repeated just now.
+            let [up, came_up, down, came_down] = each[..] else {
+                return Err("four figures".to_owned());
+            };
+            if up != came_up || down != came_down || up.min(down) < u64::from(PROOF) {
+                return Err(format!(
+                    "in good weather {address} sent {up} and {came_up} came up, {down} were sent down and \
+                     {came_down} came; drops: {}",
+                    self.drops()
+                ));
+            }
+            self.model.tally.count("calls proved");
+        }
+        Ok(())
+    }
+
+    /// Everybody leaves, and nothing stays behind.
+    fn end(&mut self) -> Outcome {
+        let online: Vec<Ipv4Addr> = self.online().collect();
+        for at in 0..self.connections.len() {
+            let ending = self.connections[at].person.ending;
+            self.leave(at, ending)?;
+        }
+        if !self.until(self.now + GOODBYE, Self::everything_is_over)? {
+            return Err(format!("something is left: {}", self.describe()));
+        }
+        self.until(self.now + SETTLE, |_| false)?;
+        if !self.calls.is_empty() || self.model.online() > 0 || !self.addresses.is_empty() {
+            return Err(format!(
+                "{} ids and {} addresses are still taken",
+                self.calls.len(),
+                self.model.online()
+            ));
+        }
+        // Packets for those who were online go nowhere.
+        for address in online {
+            let Some(node) = self.server.first_mut() else {
+                continue;
+            };
+            node.arrive_from_linux(&stray(address))?;
+            node.work(self.now);
+            if !node.sent(Port::Access).is_empty() {
+                return Err(format!("a packet for {address} left after the end"));
+            }
+            node.sent(Port::Host);
+        }
+        for node in self.server.iter().chain([&self.client]) {
+            for (reason, n) in node.worker.counters().reasons() {
+                self.model.tally.add(reason.name(), n);
+            }
+        }
+        Ok(())
+    }
+
+    // Time.
+
+    pub(super) fn plan(&mut self, at: Time, happening: Happening) {
+        self.number += 1;
+        self.agenda
+            .insert((at.max(self.now), self.number), happening);
+    }
+
+    /// Lets things happen until `end`, or until `done` says so; says whether it did.
+    fn until(&mut self, end: Time, done: fn(&Self) -> bool) -> Outcome<bool> {
+        loop {
+            self.settle()?;
+            if done(self) {
+                return Ok(true);
+            }
+            let planned = self.agenda.first_key_value().map(|((at, _), _)| *at);
+            let timers = self
+                .connections
+                .iter()
+                .flat_map(|c| [c.subscriber.deadline(), c.tunnel.deadline()])
+                .chain(self.server.iter().map(Node::next))
+                .chain([self.client.next()])
+                .flatten()
+                .min();
+            let next = planned.into_iter().chain(timers).min();
+            match next {
+                Some(next) if next <= end => self.now = self.now.max(next),
+                _ => {
+                    self.now = end;
+                    return Ok(done(self));
+                }
+            }
+            self.number += 1;
+            if self.number > MOST_STEPS {
+                return Err("it goes in circles".to_owned());
+            }
+            while let Some(entry) = self.agenda.first_entry()
+                && entry.key().0 <= self.now
+            {
+                let happening = entry.remove();
+                self.happen(happening)?;
+                self.settle()?;
+            }
+            for at in 0..self.connections.len() {
+                let connection = &mut self.connections[at];
+                if connection
+                    .subscriber
+                    .deadline()
+                    .is_some_and(|d| d <= self.now)
+                {
+                    connection.subscriber.handle_timeout(self.now);
+                }
+                if connection.tunnel.deadline().is_some_and(|d| d <= self.now) {
+                    connection.tunnel.handle_timeout(self.now);
+                }
+            }
+        }
+    }
+
+    fn happen(&mut self, happening: Happening) -> Outcome {
+        let now = self.now;
+        match happening {
+            Happening::Dial(person) => self.dial(person),
+            Happening::Frame(None, frame) => return self.client.arrive(Port::Access, &frame),
+            Happening::Frame(Some(worker), frame) => {
+                return self.server[worker].arrive(Port::Access, &frame);
+            }
+            Happening::ToServer(at, octets) => {
+                if self.connections[at].server_open {
+                    self.connections[at].tunnel.receive(&octets, now);
+                }
+            }
+            Happening::ToClient(at, octets) => {
+                if self.connections[at].client_open {
+                    self.connections[at]
+                        .subscriber
+                        .receive(&octets, now)
+                        .map_err(|error| format!("the client does not understand: {error}"))?;
+                }
+            }
+            Happening::ServerGone(at) => {
+                let connection = &mut self.connections[at];
+                if core::mem::take(&mut connection.client_open)
+                    && !connection.subscriber.is_finished()
+                {
+                    connection.subscriber.connection_lost(now);
+                }
+            }
+            Happening::ClientGone(at) => {
+                let connection = &mut self.connections[at];
+                if core::mem::take(&mut connection.server_open) {
+                    connection.tunnel.hung_up(now);
+                }
+            }
+            Happening::Judge(at, call, credentials) => return self.judge(at, call, &credentials),
+            Happening::Leave(at, ending) => return self.leave(at, ending),
+            Happening::Data(address, way) => return self.data(address, way),
+        }
+        Ok(())
+    }
+
+    /// Everybody works until nobody has anything to do at this moment.
+    fn settle(&mut self) -> Outcome {
+        for _ in 0..1_000 {
+            let mut any = self.client.work(self.now);
+            for node in &mut self.server {
+                any |= node.work(self.now);
+            }
+            any |= self.frames()?;
+            any |= self.events();
+            for at in 0..self.connections.len() {
+                while let Some(action) = self.connections[at].subscriber.poll() {
+                    any = true;
+                    self.client_acts(at, action)?;
+                }
+                while let Some(action) = self.connections[at].tunnel.poll() {
+                    any = true;
+                    self.server_acts(at, action)?;
+                }
+            }
+            if !any {
+                return Ok(());
+            }
+        }
+        Err("this moment never ends".to_owned())
+    }
+
+    // The network.
+
+    /// Takes what the workers sent, and gives it to the network or to the model.
+    fn frames(&mut self) -> Outcome<bool> {
+        let mut any = false;
+        for worker in 0..=self.server.len() {
+            let (node, direction) = match self.server.get_mut(worker) {
+                Some(node) => (node, 1),
+                None => (&mut self.client, 0),
+            };
+            let out = node.sent(Port::Access);
+            let inner = node.sent(Port::Host);
+            any |= !out.is_empty() || !inner.is_empty();
+            for frame in out {
+                self.carry(frame, direction)?;
+            }
+            for frame in inner {
+                let way = if direction == 1 { Way::Up } else { Way::Down };
+                self.model.came(&frame[ethernet::HEADER_LEN..], way)?;
+            }
+        }
+        Ok(any)
+    }
+
+    fn carry(&mut self, frame: Vec<u8>, direction: usize) -> Outcome {
+        let kind = kind(&frame)?;
+        match (kind, self.story.mppe) {
+            (Kind::Clear, Policy::Require) => {
+                return Err("data left in clear although encryption is required".to_owned());
+            }
+            (Kind::Encrypted, Policy::Deny) => {
+                return Err("data was encrypted although nobody wanted it".to_owned());
+            }
+            _ => {}
+        }
+        // The last octet of the client's address: which queue its packets come by.
+        let client = ethernet::HEADER_LEN + 15;
+        let to = match direction {
+            0 => Some(usize::from(frame.get(client).copied().unwrap_or(0)) % self.server.len()),
+            _ => None,
+        };
+        let line = match (&self.trace, kind) {
+            (Some(_), Kind::CcpAck | Kind::Control) => describe(&frame),
+            _ => None,
+        };
+        let sky = Sky {
+            weather: &self.story.weather,
+            bad: self.bad,
+            now: self.now,
+        };
+        let arrivals =
+            self.wires[direction].carry(frame, kind, sky, &mut self.chance, &mut self.model.tally);
+        if let (Some(trace), Some(line)) = (&mut self.trace, line) {
+            let times: Vec<_> = arrivals.iter().map(|(at, _)| at.since(self.now)).collect();
+            trace.push(format!(
+                "{:?} {} {line}, arrives after {times:?}",
+                self.now.since(Time::ZERO),
+                ["up", "down"][direction]
+            ));
+        }
+        for (at, frame) in arrivals {
+            self.plan(at, Happening::Frame(to, frame));
+        }
+        Ok(())
+    }
+
+    pub(super) fn tcp(&mut self, at: usize, to_server: bool, octets: &[u8]) {
+        let delay = self.story.weather.delay;
+        let connection = &mut self.connections[at];
+        let stream = if to_server {
+            &mut connection.up
+        } else {
+            &mut connection.down
+        };
+        for (time, piece) in stream.carry(octets, delay, self.now, &mut self.chance) {
+            self.plan(
+                time,
+                if to_server {
+                    Happening::ToServer(at, piece)
+                } else {
+                    Happening::ToClient(at, piece)
+                },
+            );
+        }
+    }
+
+    /// One end closes TCP; the other one hears of it after everything that was sent.
+    pub(super) fn close(&mut self, at: usize, by_client: bool) {
+        let delay = self.story.weather.delay;
+        let connection = &mut self.connections[at];
+        let (open, stream) = if by_client {
+            (&mut connection.client_open, &mut connection.up)
+        } else {
+            (&mut connection.server_open, &mut connection.down)
+        };
+        if !core::mem::take(open) {
+            return;
+        }
+        let time = stream.arrival(delay, self.now, &mut self.chance);
+        self.plan(
+            time,
+            if by_client {
+                Happening::ClientGone(at)
+            } else {
+                Happening::ServerGone(at)
+            },
+        );
+    }
+
+    // What people do.
+
+    pub(super) fn leave(&mut self, at: usize, ending: Ending) -> Outcome {
+        let now = self.now;
+        let connection = &mut self.connections[at];
+        if connection.leaving {
+            return Ok(());
+        }
+        connection.leaving = true;
+        self.model.tally.count(ending.name());
+        match ending {
+            Ending::HangUp => connection.subscriber.hang_up(now),
+            Ending::ShutDown => connection.tunnel.shut_down(Cause::ServerStopping, now),
+            Ending::Kill => {
+                let calls: Vec<CallRef> = connection
+                    .tunnel
+                    .snapshots()
+                    .map(|snapshot| snapshot.call)
+                    .collect();
+                for call in calls {
+                    connection.tunnel.kill(call, Cause::Killed, now);
+                }
+                // An operator kills calls; connections without a call end by themselves, later.
+                connection.subscriber.hang_up(now);
+            }
+            Ending::Cut => {
+                connection.client_open = false;
+                if !connection.subscriber.is_finished() {
+                    connection.subscriber.connection_lost(now);
+                }
+                let at_server = now + self.chance.up_to(Duration::from_secs(2));
+                self.plan(at_server, Happening::ClientGone(at));
+            }
+        }
+        let person = &self.connections[at].person;
+        if self.bad && person.leaves.is_some() {
+            let again = Person {
+                leaves: None,
+                ..person.clone()
+            };
+            let later = now + self.chance.up_to(Duration::from_secs(2));
+            self.plan(later, Happening::Dial(again));
+        }
+        Ok(())
+    }
+
+    fn data(&mut self, address: Ipv4Addr, way: Way) -> Outcome {
+        // The client must think so, too: nobody else has packets with this source.
+        let online = self.online().any(|other| other == address);
+        if !online || !self.model.has(address) {
+            return Ok(());
+        }
+        let filler = self.chance.below(1_300) as usize;
+        if let Some(packet) = self.model.packet(address, way, filler) {
+            match way {
+                Way::Up => self.client.arrive_from_linux(&packet)?,
+                Way::Down => {
+                    let worker = self.chance.below(self.server.len() as u32) as usize;
+                    self.server[worker].arrive_from_linux(&packet)?;
+                }
+            }
+        }
+        if self.busy {
+            let later = self.now + self.chance.up_to(Duration::from_millis(120));
+            self.plan(later, Happening::Data(address, way));
+        }
+        Ok(())
+    }
+
+    // What can be seen.
+
+    /// Inner addresses that clients hold.
+    fn online(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        self.connections
+            .iter()
+            .flat_map(|connection| connection.online.values().copied())
+    }
+
+    fn everybody_is_up(&self) -> bool {
+        let waiting = self
+            .agenda
+            .values()
+            .any(|happening| matches!(happening, Happening::Dial(_) | Happening::Leave(..)));
+        !waiting
+            && self.connections.iter().all(|connection| {
+                let calls = usize::from(connection.person.calls);
+                if connection.leaving || !connection.person.honest {
+                    connection.over == calls
+                } else {
+                    connection.online.len() == calls
+                }
+            })
+    }
+
+    fn everything_is_over(&self) -> bool {
+        self.connections.iter().all(|connection| {
+            connection.subscriber.is_finished() && connection.tunnel.is_finished()
+        })
+    }
+}
+
+/// A packet for an address, of nobody.
+fn stray(address: Ipv4Addr) -> Vec<u8> {
+    let mut packet = turnpike_protocol::wire::ipv4::Header {
+        source: super::model::REMOTE,
+        destination: address,
+        protocol: turnpike_protocol::wire::ipv4::UDP,
+        ttl: 64,
+        traffic_class: 0,
+        ident: 0,
+        dont_fragment: false,
+        payload_len: 8,
+    }
+    .to_bytes()
+    .to_vec();
+    packet.extend([0; 8]);
+    packet
+}
