@@ -37,12 +37,12 @@ impl Lab {
             std::process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
-        let directory = TempDir::with_prefix(format!("{id}-"))
+        let keep = std::env::var_os("TURNPIKE_KEEP_LOGS").is_some();
+        let prefix = if keep { "turnpike-logs" } else { &*id };
+        let directory = TempDir::with_prefix(format!("{prefix}-"))
             .context("cannot make a directory for logs")?
             .keep();
-        let ticket = std::env::var_os("TURNPIKE_KEEP_LOGS")
-            .is_none()
-            .then(|| Ticket::new(Undo::Directory(directory.clone())));
+        let ticket = (!keep).then(|| Ticket::new(Undo::Directory(directory.clone())));
         Ok(Self {
             id,
             _ticket: ticket,
@@ -74,23 +74,35 @@ impl Lab {
     }
 }
 
-/// Unmakes the namespaces of processes that no longer exist.
+/// Unmakes the namespaces and directories of processes that no longer exist.
 fn sweep() {
-    let Ok(entries) = std::fs::read_dir("/run/netns") else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let mut parts = name.split('-');
-        if parts.next() != Some(PREFIX) {
-            continue;
-        }
-        if let Some(pid) = parts.next().and_then(|word| word.parse::<u32>().ok())
-            && !Path::new(&format!("/proc/{pid}")).exists()
-        {
-            delete_namespace(&name);
-        }
+    for name in orphans(Path::new("/run/netns")) {
+        delete_namespace(&name);
     }
+    let temporary = std::env::temp_dir();
+    for name in orphans(&temporary) {
+        // Somebody else's, or somebody else was faster.
+        let _ = std::fs::remove_dir_all(temporary.join(name));
+    }
+}
+
+/// Names in `directory` that say they belong to a process which is gone.
+fn orphans(directory: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| {
+            let mut parts = name.split('-');
+            parts.next() == Some(PREFIX)
+                && parts
+                    .next()
+                    .and_then(|word| word.parse::<u32>().ok())
+                    .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+        })
+        .collect()
 }
 
 /// One network namespace; deleted when dropped.
@@ -221,5 +233,26 @@ impl Namespace {
         let text = self.ip(&format!("-json -details link show dev {interface}"))?;
         let links: Vec<serde_json::Value> = serde_json::from_str(&text)?;
         Ok(links.iter().any(|link| !link["xdp"].is_null()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_belongs_to_the_dead_is_found_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let dead = format!("{PREFIX}-4294967295-0-client");
+        let names = [
+            dead.clone(),
+            format!("{PREFIX}-{}-0-client", std::process::id()),
+            format!("{PREFIX}-x"),
+            "other-4294967295-0".to_owned(),
+        ];
+        for name in names {
+            std::fs::write(directory.path().join(name), "").unwrap();
+        }
+        assert_eq!(orphans(directory.path()), [dead]);
     }
 }
