@@ -32,22 +32,23 @@ pub struct Args {
 }
 
 /// Tests that touch nothing outside their process and may use both cores.
-const PURE: [&str; 7] = [
-    "vectors", "captures", "mschap", "mppe", "pairs", "world", "fuzz",
-];
+const PURE: [&str; 5] = ["vectors", "captures", "captured_peers", "world", "fuzz"];
 
 /// The order of stages made from `tests/tests`; others come after these, by name.
-const ORDER: [&str; 10] = [
+const ORDER: [&str; 13] = [
     "vectors",
     "captures",
+    "captured_peers",
     "world",
     "xdp_program",
-    "laboratory",
+    "ports",
     "veth",
+    "hundred_calls",
+    "capture",
+    "laboratory",
     "linux_client",
     "shutdown",
     "abuse",
-    "fuzz",
 ];
 
 /// No stage takes longer, however slow the machine.
