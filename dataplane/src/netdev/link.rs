@@ -381,6 +381,8 @@ pub fn set_offloads(name: &str, offloads: Offloads, on: bool) -> Result<(), Erro
             sys::Feature::Segmentation,
             sys::Feature::GenericSegmentation,
         ],
+        // LRO is never turned on: few devices have it, and it may not be used where packets are forwarded.
+        Offloads::Merge if on => &[sys::Feature::GenericReceive],
         Offloads::Merge => &[sys::Feature::GenericReceive, sys::Feature::LargeReceive],
     };
     for &feature in features {
