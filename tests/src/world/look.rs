@@ -1,8 +1,39 @@
-//! A look at the world when something does not hold.
+//! A look at the world: who is online, what is over, and what to say when something does not hold.
 
-use super::play::World;
+use core::net::Ipv4Addr;
+
+use super::play::{Happening, World};
 
 impl World {
+    /// Inner addresses that clients hold.
+    pub(super) fn online(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        self.connections
+            .iter()
+            .flat_map(|connection| connection.online.values().copied())
+    }
+
+    pub(super) fn everybody_is_up(&self) -> bool {
+        let waiting = self
+            .agenda
+            .values()
+            .any(|happening| matches!(happening, Happening::Dial(_) | Happening::Leave(..)));
+        !waiting
+            && self.connections.iter().all(|connection| {
+                let calls = usize::from(connection.person.calls);
+                if connection.leaving || !connection.person.honest {
+                    connection.over == calls
+                } else {
+                    connection.online.len() == calls
+                }
+            })
+    }
+
+    pub(super) fn everything_is_over(&self) -> bool {
+        self.connections.iter().all(|connection| {
+            connection.subscriber.is_finished() && connection.tunnel.is_finished()
+        })
+    }
+
     pub(super) fn drops(&self) -> String {
         self.server
             .iter()

@@ -562,37 +562,6 @@ impl World {
         }
         Ok(())
     }
-
-    // What can be seen.
-
-    /// Inner addresses that clients hold.
-    fn online(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
-        self.connections
-            .iter()
-            .flat_map(|connection| connection.online.values().copied())
-    }
-
-    fn everybody_is_up(&self) -> bool {
-        let waiting = self
-            .agenda
-            .values()
-            .any(|happening| matches!(happening, Happening::Dial(_) | Happening::Leave(..)));
-        !waiting
-            && self.connections.iter().all(|connection| {
-                let calls = usize::from(connection.person.calls);
-                if connection.leaving || !connection.person.honest {
-                    connection.over == calls
-                } else {
-                    connection.online.len() == calls
-                }
-            })
-    }
-
-    fn everything_is_over(&self) -> bool {
-        self.connections.iter().all(|connection| {
-            connection.subscriber.is_finished() && connection.tunnel.is_finished()
-        })
-    }
 }
 
 /// A packet for an address, of nobody.
