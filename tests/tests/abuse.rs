@@ -3,6 +3,7 @@
 //! Needs root.
 #![allow(
     clippy::unwrap_used,
+    clippy::print_stdout,
     reason = "a test says where it cannot go on, and what it measured"
 )]
 

@@ -3,11 +3,18 @@
 //! Needs root.
 #![allow(
     clippy::unwrap_used,
+    clippy::print_stdout,
     reason = "a test says where it cannot go on, and what it measured"
 )]
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use turnpike_protocol::pptp::{Caller, CallerAction, CallerConfig, End};
+use turnpike_protocol::{CallId, Time};
 use xtask::lab::dial::{Client, Plan};
 use xtask::lab::inside::ping_from;
 use xtask::lab::netns::Namespace;
@@ -69,10 +76,10 @@ fn told_to_end(example: &str, queues: u8) {
     );
     let over = client.wait_over(100, Duration::from_secs(20)).unwrap();
     for line in &over {
-        // Whoever was not told only finds out when its echoes stay unanswered or TCP breaks.
-        let reason = line["reason"].as_str().unwrap().to_lowercase();
+        // Either PPP or the control connection told it; a client that was not told would see its connection end.
+        let reason = line["reason"].as_str().unwrap();
         assert!(
-            !reason.contains("lost") && !reason.contains("answer"),
+            reason.contains("disconnected the call") || reason.contains("peer ended PPP"),
             "a client was not told: {line}"
         );
     }
@@ -83,6 +90,77 @@ fn told_to_end(example: &str, queues: u8) {
         "no counters in the log:\n{log}"
     );
     assert_nothing_left(&road.concentrator, &before);
+}
+
+/// What a client heard on its control connection: Call-Disconnect-Notify for its calls, and how the connection ended.
+#[derive(Debug, Default)]
+struct Heard {
+    connected: usize,
+    disconnected: usize,
+    end: Option<End>,
+}
+
+/// Opens `calls` calls over one control connection and listens until the connection ends.
+fn listen(calls: u16, connected: &AtomicUsize) -> std::io::Result<Heard> {
+    let mut stream = TcpStream::connect((road::SERVER, 1723))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    let began = Instant::now();
+    let mut caller = Caller::new(CallerConfig::default(), Time::ZERO);
+    for id in 0..calls {
+        assert!(caller.call(CallId(id), Time::ZERO));
+    }
+    let mut heard = Heard::default();
+    let mut buffer = [0; 4096];
+    loop {
+        while let Some(action) = caller.poll() {
+            match action {
+                CallerAction::Send(octets) => stream.write_all(&octets)?,
+                CallerAction::Connected { .. } => {
+                    heard.connected += 1;
+                    connected.fetch_add(1, Ordering::Relaxed);
+                }
+                CallerAction::Disconnected {
+                    result: Some(_), ..
+                } => heard.disconnected += 1,
+                CallerAction::Finished(end) => {
+                    heard.end = Some(end);
+                    return Ok(heard);
+                }
+                _ => {}
+            }
+        }
+        let len = stream.read(&mut buffer)?;
+        if len == 0 {
+            return Ok(heard);
+        }
+        let now = Time::ZERO + began.elapsed();
+        caller.receive(&buffer[..len], now).unwrap();
+    }
+}
+
+/// What a hundred calls in 25 control connections hear, message by message.
+#[test]
+fn on_sigterm_every_call_and_every_control_connection_gets_its_message() {
+    let road = Road::build(ClientSide::Namespace).unwrap();
+    let configuration = Configuration::example("office", road.lab.directory()).unwrap();
+    let mut server = Server::start(&road.concentrator, &configuration).unwrap();
+    let connected = Arc::new(AtomicUsize::new(0));
+    let clients: Vec<_> = (0..25)
+        .map(|_| {
+            let connected = connected.clone();
+            road.client.enter(move || listen(4, &connected)).unwrap()
+        })
+        .collect();
+    until("a hundred calls", Duration::from_secs(20), || {
+        Ok((connected.load(Ordering::Relaxed) == 100).then_some(()))
+    })
+    .unwrap();
+    assert!(server.stop().unwrap().success(), "{}", server.log());
+    for client in clients {
+        let heard = client.join().unwrap().unwrap();
+        assert_eq!((heard.connected, heard.disconnected), (4, 4), "{heard:?}");
+        assert!(matches!(heard.end, Some(End::Stopped(_))), "{heard:?}");
+    }
 }
 
 #[test]
