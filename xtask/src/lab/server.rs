@@ -298,17 +298,16 @@ impl Server {
                 .map(|port| port.received + port.transmitted)
                 .sum()
         };
-        super::until(
-            "turnpike's counters standing still",
-            Duration::from_secs(10),
-            || {
-                std::thread::sleep(Duration::from_millis(300));
-                let now = self.stats()?;
-                let still = sum(&now) == sum(&last);
-                last = now.clone();
-                Ok(still.then_some(now))
-            },
-        )
+        let first = last.clone();
+        for _ in 0..40 {
+            std::thread::sleep(Duration::from_millis(300));
+            let now = self.stats()?;
+            if sum(&now) == sum(&last) {
+                return Ok(now);
+            }
+            last = now;
+        }
+        bail!("packets go on and on: {first:?}\nand 12 s later: {last:?}")
     }
 
     /// Its log so far.

@@ -5,7 +5,7 @@
 //! of [`BLOCK`] octets: whoever sees the stream in clear can find it. Both ends hash what passed their socket.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -182,7 +182,7 @@ pub fn run(
     };
     writeln!(&stream, "{}", serde_json::to_string(&order)?)?;
     let mut reader = BufReader::with_capacity(BLOCK, stream.try_clone()?);
-    match direction {
+    let moved = match direction {
         Direction::Up => {
             let moved = send(&stream, &order, note)?;
             let mut line = String::new();
@@ -192,13 +192,17 @@ pub fn run(
             let theirs: Moved = serde_json::from_str(&line).context("the receiver's account")?;
             ensure!(theirs.bytes == moved.bytes, "octets were lost: {theirs:?}");
             // The sender's last write ends in a buffer; the receiver knows when it arrived.
-            Ok(Moved {
+            Moved {
                 seconds: moved.seconds.max(theirs.seconds),
                 ..moved
-            })
+            }
         }
-        Direction::Down => receive(&mut reader, &order, note),
-    }
+        Direction::Down => receive(&mut reader, &order, note)?,
+    };
+    // Close from both ends now: a FIN that finds the tunnel gone is repeated for minutes.
+    stream.shutdown(Shutdown::Write)?;
+    while reader.read(&mut [0; 64])? > 0 {}
+    Ok(moved)
 }
 
 /// [`run`], from inside `namespace`, while `watch` is called ten times a second with the number of octets so far.
