@@ -213,7 +213,7 @@ fn environment(command: &mut Command, args: &Args) -> Result<()> {
     };
     command
         .env("TURNPIKE_FUZZ_SECONDS", fuzz)
-        .env("TURNPIKE_WORLD_SEEDS", seeds)
+        .env("TURNPIKE_WORLDS", seeds)
         .env("TURNPIKE_BIN_DIR", target(false)?)
         .env("RUST_BACKTRACE", "0");
     if !needs::is_root() {
