@@ -17,6 +17,7 @@ pub mod stock;
 pub mod transfer;
 pub mod undo;
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -89,7 +90,11 @@ pub fn build(release: bool) -> Result<()> {
     let mut command = Command::new(cargo);
     command
         .current_dir(tree())
-        .args(["build", "--quiet", "--locked", "--bins"]);
+        .args(["build", "--locked", "--bins"]);
+    // Whoever watches sees cargo's own progress; a log wants none of it.
+    if !std::io::stderr().is_terminal() {
+        command.arg("--quiet");
+    }
     for (_, package) in PROGRAMS {
         command.args(["-p", package]);
     }
