@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use turnpike_dataplane::api::{Command, Owners, Port, WorkerId};
 use turnpike_dataplane::ports::raw::GreSocket;
 use turnpike_dataplane::ports::{self, HostConfig, ModeChoice, Nic, Ports, PortsConfig};
@@ -52,7 +52,7 @@ const SPARE_CONNECTIONS: usize = 1024;
 /// Calls in one control connection. Clients have one each; a concentrator of another kind may have more.
 const CALLS_PER_CONNECTION: u16 = 256;
 
-/// Owner and group may send operator commands (0o600: the owner alone, who is root).
+/// The owner alone, who is root, may send operator commands.
 const SOCKET_MODE: u32 = 0o600;
 
 /// Why a server did not start, or ended by itself.
@@ -67,6 +67,9 @@ pub enum Error {
     /// A worker's thread.
     #[error(transparent)]
     Worker(#[from] SpawnError),
+    /// One of the workers ended by itself; calls of its ids would get no answer.
+    #[error("a worker ended by itself, which is a fault of this program")]
+    WorkerEnded,
     /// The workers ended by themselves.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -93,12 +96,15 @@ pub fn run(config: &Config) -> Result<(), Error> {
     let _lock = Lock::take(&config.server.run_dir, SUCCESSION)?;
     // Workers have cores of their own; the control plane is content with little.
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .enable_all()
         .build()
-        .map_err(system("cannot start the runtime"))?
-        .block_on(serve(config))
+        .map_err(system("cannot start the runtime"))?;
+    let result = runtime.block_on(serve(config));
+    // Whoever hangs has had its time: a worker that does not end must not keep the process.
+    runtime.shutdown_background();
+    result
 }
 
 async fn serve(config: &Config) -> Result<(), Error> {
@@ -109,12 +115,25 @@ async fn serve(config: &Config) -> Result<(), Error> {
         signal(SignalKind::interrupt()).map_err(system("cannot wait for SIGINT"))?;
 
     let running = Running::start(config).await?;
-    tokio::select! {
-        _ = terminate.recv() => info!("SIGTERM: stopping"),
-        _ = interrupt.recv() => info!("SIGINT: stopping"),
-    }
+    let mut look = tokio::time::interval(Duration::from_secs(1));
+    let result = loop {
+        tokio::select! {
+            _ = terminate.recv() => {
+                info!("SIGTERM: stopping");
+                break Ok(());
+            }
+            _ = interrupt.recv() => {
+                info!("SIGINT: stopping");
+                break Ok(());
+            }
+            _ = look.tick() => if running.workers.iter().any(JoinHandle::is_finished) {
+                error!("a worker ended by itself: stopping");
+                break Err(Error::WorkerEnded);
+            },
+        }
+    };
     running.stop().await;
-    Ok(())
+    result
 }
 
 /// Everything that lives between start and end.
@@ -298,8 +317,10 @@ impl Running {
         }
         self.tasks.shutdown().await;
 
-        let stopped = self.shared.switchboard.send(Command::Stop).await;
-        if stopped.is_ok() {
+        // A worker that hangs leaves its ring full.
+        let stop = self.shared.switchboard.send(Command::Stop);
+        let stopped = tokio::time::timeout(FAREWELL, stop).await;
+        if matches!(stopped, Ok(Ok(()))) {
             let workers = std::mem::take(&mut self.workers);
             let joined = tokio::task::spawn_blocking(move || {
                 // Devices are dropped here: sockets close before the programs that feed them go.

@@ -397,6 +397,9 @@ struct Line {
     losses: Arc<Losses>,
 }
 
+/// Events taken from a worker's ring before its commands get their turn.
+const EVENTS_AT_ONCE: usize = 256;
+
 impl Line {
     async fn run(mut self) {
         let mut open = true;
@@ -448,6 +451,7 @@ impl Line {
                 }
             } else {
                 self.end.wake.finish();
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -500,7 +504,11 @@ impl Line {
     }
 
     fn take_events(&mut self) {
-        while let Ok(event) = self.end.events.pop() {
+        // Bounded, so that commands get their turn whatever comes; the ring is looked at again before sleeping.
+        for _ in 0..EVENTS_AT_ONCE {
+            let Ok(event) = self.end.events.pop() else {
+                return;
+            };
             match event {
                 Event::Frame { call, .. } => self.deliver(call, event),
                 Event::Counters { call, counters } => self.answer(call, counters),

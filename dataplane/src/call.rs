@@ -134,6 +134,8 @@ pub(crate) struct Loaded {
     pub(crate) mode: Mode,
     /// Receive keys: our Configure-Requests with this identifier that have not been acknowledged.
     pub(crate) requests: u8,
+    /// Receive keys: key changes that packets may still cost which claim that the Ack was overtaken.
+    pub(crate) credit: u32,
 }
 
 impl Call {

@@ -48,6 +48,7 @@ impl<D: Device> Path<D> {
                     key: key.clone(),
                     mode: *mode,
                     requests,
+                    credit: 0,
                 });
                 if !running && requests == 0 {
                     known.decap.mppe_missing = 0;

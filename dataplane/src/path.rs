@@ -24,11 +24,16 @@ use crate::rings::{CaptureSender, EventSender};
 use crate::routes::{Routes, Target};
 use crate::worker::WorkerConfig;
 
-/// ICMP errors that one worker sends: as Linux does in all (`icmp_msgs_per_sec`).
+/// ICMP errors of one kind that one worker sends: as Linux does in all (`icmp_msgs_per_sec`). Those about packets that
+/// are too big have a bucket of their own, so that nobody's scan of unused addresses keeps others from learning their
+/// path's MTU.
 const ICMP_LIMITS: Limits = Limits {
     burst: 50,
     interval_ns: 1_000_000,
 };
+
+/// Acknowledgements sent in one turn, so that they never fill a transmit ring by themselves; the rest is due at once.
+const ACKS_AT_ONCE: usize = 256;
 
 /// With fewer calls than this, their hot parts stay in a core's own cache (some 300 octets each).
 const CALLS_IN_CACHE: usize = 1024;
@@ -43,6 +48,7 @@ pub(crate) struct Core {
     pub(crate) uplink: Option<Hop>,
     pub(crate) acks: Acks,
     pub(crate) icmp: Bucket,
+    pub(crate) icmp_too_big: Bucket,
     pub(crate) events: EventSender,
     pub(crate) captured: CaptureSender,
     pub(crate) counters: Arc<Counters>,
@@ -63,6 +69,7 @@ impl Core {
             uplink: None,
             acks: Acks::new(config.calls),
             icmp: Bucket::new(ICMP_LIMITS),
+            icmp_too_big: Bucket::new(ICMP_LIMITS),
             events,
             captured,
             counters,
@@ -486,7 +493,10 @@ impl<D: Device> Path<D> {
 
     /// Sends what calls are owed.
     pub(crate) fn send_acks(&mut self, now: Time) {
-        while let Some(slot) = self.core.acks.expire(now) {
+        for _ in 0..ACKS_AT_ONCE {
+            let Some(slot) = self.core.acks.expire(now) else {
+                return;
+            };
             let Some(call) = self.core.calls.get_mut(slot) else {
                 continue;
             };

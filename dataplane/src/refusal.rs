@@ -33,7 +33,11 @@ impl<D: Device> Path<D> {
             self.core.counters.add(Total::IcmpSuppressed, 1);
             return self.device.release(frame);
         };
-        if !self.core.icmp.take(now) {
+        let bucket = match message {
+            Message::FragmentationNeeded { .. } => &mut self.core.icmp_too_big,
+            _ => &mut self.core.icmp,
+        };
+        if !bucket.take(now) {
             self.core.counters.add(Total::IcmpSuppressed, 1);
             return self.device.release(frame);
         }

@@ -73,6 +73,8 @@ pub struct Worker<D> {
     /// Parcels seen at the beginning of the turn, per ring.
     handed_over: Vec<usize>,
     stopped: bool,
+    /// Commands wait for room in the event ring.
+    stalled: bool,
 }
 
 impl<D: Device> Worker<D> {
@@ -93,6 +95,7 @@ impl<D: Device> Worker<D> {
             wake: end.wake,
             batches: Default::default(),
             stopped: false,
+            stalled: false,
         }
     }
 
@@ -124,6 +127,7 @@ impl<D: Device> Worker<D> {
         let taken = self.take();
         let datagrams = self.datagrams.slots().min(DATAGRAMS);
         let (executed, stalled) = self.execute(now);
+        self.stalled = stalled;
         for (port, batch) in Port::ALL.into_iter().zip(&mut self.batches) {
             self.path.look_ahead(port, batch);
             for frame in batch.drain(..) {
@@ -271,8 +275,10 @@ impl<D: Device> Worker<D> {
     /// Sleeps until there is something to do, but no longer than `timeout`.
     pub fn wait(&mut self, timeout: Duration) {
         self.wake.prepare();
-        let idle =
-            self.commands.is_empty() && self.datagrams.is_empty() && !self.path.peers.is_waiting();
+        // Commands that wait for room in the event ring are no reason to stay awake: the turn said when to look again.
+        let idle = (self.stalled || self.commands.is_empty())
+            && self.datagrams.is_empty()
+            && !self.path.peers.is_waiting();
         if idle {
             self.path.core.counters.add(Total::Sleeps, 1);
             self.path.device.wait(&self.wake, timeout);

@@ -27,6 +27,7 @@ pub(super) fn notice(notice: &Notice, counts: &Counts) {
             warn!(
                 peer_call,
                 cause = cause.name(),
+                windows_error = cause.client_error(),
                 "call refused: {}",
                 cause.text()
             );
@@ -43,6 +44,7 @@ pub(super) fn notice(notice: &Notice, counts: &Counts) {
                     call = call.id.0,
                     user,
                     client = %call.peer,
+                    windows_error = cause.client_error(),
                     "login failed: E={code}, {}",
                     cause.text()
                 ),
@@ -50,6 +52,7 @@ pub(super) fn notice(notice: &Notice, counts: &Counts) {
                     call = call.id.0,
                     user,
                     client = %call.peer,
+                    windows_error = cause.client_error(),
                     "login refused: {}",
                     cause.text()
                 ),
@@ -102,6 +105,7 @@ pub(super) fn ended(ended: &Ended) {
     info!(
         call = ended.call.id.0,
         cause = ended.cause.name(),
+        windows_error = ended.cause.client_error(),
         user = ended.user.as_deref().unwrap_or("-"),
         address = %ended.address.map_or_else(|| "-".to_owned(), |a| a.to_string()),
         up_seconds = ended.up.map_or(0, |up| up.as_secs()),

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{Instrument, debug, info_span, warn};
-use turnpike_dataplane::api::CallRef;
+use turnpike_dataplane::api::{CallRef, Command};
 use turnpike_protocol::Time;
 use turnpike_protocol::ppp::{Credentials, Grant};
 
@@ -317,6 +317,15 @@ impl Driver {
                     }
                 }
                 Action::Data(command) => {
+                    // Before the worker knows the call, so that none of its events finds no inbox. Not earlier: only
+                    // what was opened is closed, and only closing takes an inbox away.
+                    if let Command::Open { call, .. } = &command {
+                        let _ = self
+                            .shared
+                            .switchboard
+                            .register(*call, self.inbox.clone())
+                            .await;
+                    }
                     if self.shared.switchboard.send(command).await.is_err() {
                         debug!("a command found no worker");
                     }
@@ -336,6 +345,9 @@ impl Driver {
                         self.ticket.proven();
                     }
                     diary::notice(&notice, &self.shared.counts);
+                }
+                Action::Release(address) => {
+                    lock(&self.shared.pool).release(address);
                 }
                 Action::Ended(ended) => self.free(&ended),
                 Action::Close => {
@@ -381,16 +393,6 @@ impl Driver {
         let call = lock(&self.shared.calls)
             .lease(local, peer)
             .map_err(|_| Cause::TooManyCalls)?;
-        if self
-            .shared
-            .switchboard
-            .register(call, self.inbox.clone())
-            .await
-            .is_err()
-        {
-            lock(&self.shared.calls).free(call);
-            return Err(Cause::ServerStopping);
-        }
         self.shared.paths.want(via);
         self.vias.push((call, via));
         Ok(Placement { call, via, seed })

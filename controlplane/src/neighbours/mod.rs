@@ -32,6 +32,9 @@ pub use netlink::NextHop;
 /// How long routes must be quiet before they are read again: a routing daemon changes many at once.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// How long an answer of Linux is waited for, and how long until it is asked again after it failed.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// How often neighbours that somebody waits for, or whose upkeep is ours, are asked for again.
 const PROBE: Duration = Duration::from_secs(5);
 
@@ -94,7 +97,13 @@ impl Lookups {
     /// # Errors
     /// When Linux has no route, or one that does not leave by the access NIC.
     pub async fn next_hop(&self, peer: Ipv4Addr, local: Ipv4Addr) -> io::Result<Ipv4Addr> {
-        let hop = self.requests.lock().await.next_hop(peer, local).await?;
+        // Every set-up waits here: an answer that never comes must not stop them all. A late one is skipped by its
+        // sequence number.
+        let hop = tokio::time::timeout(PATIENCE, async {
+            self.requests.lock().await.next_hop(peer, local).await
+        })
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         if hop.interface != self.access {
             return Err(io::Error::other(format!(
                 "Linux' route to {peer} does not leave by the access interface"
@@ -138,6 +147,8 @@ pub struct Follower {
     requests: Requests,
     changes: mpsc::UnboundedSender<Change>,
     neighbours: BTreeMap<(u32, Ipv4Addr), MacAddr>,
+    /// Those that an administrator set. Linux keeps them by itself; asking for one would throw its address away.
+    permanent: BTreeSet<(u32, Ipv4Addr)>,
     locals: BTreeSet<Ipv4Addr>,
     gateway: Option<Ipv4Addr>,
     /// The kernel keeps the gateway resolved (`NTF_EXT_MANAGED`); without this we ask again and again.
@@ -165,6 +176,7 @@ impl Follower {
             requests: Requests::new()?,
             changes,
             neighbours: BTreeMap::new(),
+            permanent: BTreeSet::new(),
             locals: BTreeSet::new(),
             gateway: None,
             managed: false,
@@ -184,6 +196,8 @@ impl Follower {
     /// When netlink fails for good.
     pub async fn run(mut self, lookups: &Lookups) -> io::Result<()> {
         let mut routes_at: Option<Instant> = None;
+        // Something was missed, so that everything has to be read again.
+        let mut stale = false;
         let mut probe = tokio::time::interval(PROBE);
         probe.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -204,15 +218,25 @@ impl Follower {
                     // The socket's buffer ran over: something was missed, so everything is read again.
                     Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                         tracing::info!("netlink lost messages; reading Linux' tables again");
-                        self.resynchronize().await?;
+                        stale = true;
                         routes_at = Some(Instant::now() + SETTLE);
                     }
                     Err(error) => return Err(error),
                 },
                 () = settled => {
                     routes_at = None;
-                    self.read_gateway().await?;
-                    self.report(Change::Routes);
+                    let read = if stale { self.resynchronize().await } else { self.read_gateway().await };
+                    match read {
+                        Ok(()) => {
+                            stale = false;
+                            self.report(Change::Routes);
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "cannot read Linux' tables; trying again");
+                            stale = true;
+                            routes_at = Some(Instant::now() + PATIENCE);
+                        }
+                    }
                 }
                 _ = probe.tick() => self.probe(lookups).await,
             }
@@ -284,8 +308,6 @@ impl Follower {
             self.report(Change::LocalAdded(new));
         }
 
-        self.read_gateway().await?;
-
         let mut message = NeighbourMessage::default();
         message.header.family = AddressFamily::Inet;
         let mut seen = BTreeSet::new();
@@ -309,7 +331,8 @@ impl Follower {
         for key in gone {
             self.forget(key);
         }
-        Ok(())
+        // Only now is it known whether an administrator set the gateway's neighbour.
+        self.read_gateway().await
     }
 
     /// Takes one entry of Linux' table; answers whose it is when it can be used.
@@ -334,6 +357,11 @@ impl Follower {
         let key = (interface, address?);
         match mac {
             Some(mac) if !deleted && usable(message.header.state) => {
+                if message.header.state == NeighbourState::Permanent {
+                    self.permanent.insert(key);
+                } else {
+                    self.permanent.remove(&key);
+                }
                 if self.neighbours.insert(key, mac) != Some(mac) {
                     self.tell(key, Some(mac));
                 }
@@ -351,6 +379,7 @@ impl Follower {
     }
 
     fn forget(&mut self, key: (u32, Ipv4Addr)) {
+        self.permanent.remove(&key);
         if self.neighbours.remove(&key).is_some() {
             self.tell(key, None);
         }
@@ -406,7 +435,9 @@ impl Follower {
         if gateway != self.gateway {
             self.gateway = gateway;
             self.report(Change::Gateway(gateway));
-            if let Some(gateway) = gateway {
+            if let Some(gateway) = gateway
+                && !self.permanent.contains(&(uplink, gateway))
+            {
                 // AF_XDP traffic never confirms a neighbour, so it would go stale: the kernel keeps a managed one
                 // (since 5.16); older ones are asked again every few seconds.
                 self.managed = self.requests.resolve(uplink, gateway, true).await.is_ok();
@@ -420,6 +451,7 @@ impl Follower {
 
     async fn probe(&mut self, lookups: &Lookups) {
         if let (Some(uplink), Some(gateway)) = (self.interests.uplink, self.gateway)
+            && !self.permanent.contains(&(uplink, gateway))
             && (!self.managed || !self.neighbours.contains_key(&(uplink, gateway)))
         {
             self.ask(uplink, gateway).await;

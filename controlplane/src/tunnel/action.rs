@@ -34,6 +34,8 @@ pub enum Action {
         /// What the client sent.
         credentials: Credentials,
     },
+    /// The call goes on without this inner address: LCP was negotiated anew, and the next login gets one of its own.
+    Release(Ipv4Addr),
     /// Something an operator wants to know.
     Notice(Notice),
     /// A call that was placed is over, and the workers have forgotten it: its id and its address are free. Comes

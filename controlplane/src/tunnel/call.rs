@@ -303,6 +303,16 @@ impl Call {
                     mode,
                 })),
                 ppp::Action::Authenticate(credentials) => {
+                    // LCP was negotiated anew: what the last login got goes back first, or a fixed address would be
+                    // in use by this very call.
+                    if let Some(route) = live.route.take() {
+                        let prefix = Ipv4Net::from(route);
+                        actions.push_back(Action::Data(Command::Unroute { prefix }));
+                    }
+                    if let Some(address) = live.address.take() {
+                        actions.push_back(Action::Release(address));
+                    }
+                    live.user = None;
                     live.applicant = readable(credentials.name());
                     actions.push_back(Action::Authenticate { call, credentials });
                 }

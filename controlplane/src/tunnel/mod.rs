@@ -373,8 +373,10 @@ impl Tunnel {
             && tell
             && !self.over
         {
-            let result = DisconnectResult(cause.disconnect().result);
-            self.control.disconnect(name.id, result, now);
+            let said = cause.disconnect();
+            let result = DisconnectResult(said.result);
+            self.control
+                .disconnect(name.id, result, GeneralError(said.error), now);
         }
     }
 

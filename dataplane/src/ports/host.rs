@@ -93,6 +93,9 @@ impl HostPort {
         setting(&format!("ipv6/conf/{}/disable_ipv6", self.ours.name), "1");
         // Workers have checked the sources of what comes out here; a client's packets may have any.
         setting(&format!("ipv4/conf/{}/rp_filter", self.linux.name), "2");
+        // ICMP errors of workers have our inner address as their source, which is this end's own: Linux would take them
+        // for martians.
+        setting(&format!("ipv4/conf/{}/accept_local", self.linux.name), "1");
         for &address in &config.addresses {
             self.netlink.address_add(self.linux.index, address)?;
         }
@@ -169,10 +172,17 @@ fn remove_stale(netlink: &mut Netlink, name: &str) -> Result<(), Error> {
             return Err(Error::Foreign(name.to_owned()));
         }
         // A program on our end belongs to a process that lives, or that ended a moment ago.
-        let our_end = format!("{}{SUFFIX}", name.trim_end_matches(SUFFIX));
-        let used = netlink
-            .link(&our_end)?
-            .is_some_and(|end| end.xdp != XdpAttached::No);
+        // The name may be either end's.
+        let mut used = link.xdp != XdpAttached::No;
+        let partners = [
+            Some(format!("{name}{SUFFIX}")),
+            name.strip_suffix(SUFFIX).map(str::to_owned),
+        ];
+        for end in partners.into_iter().flatten() {
+            used |= netlink
+                .link(&end)?
+                .is_some_and(|end| end.xdp != XdpAttached::No);
+        }
         if used && start.elapsed() < BUSY {
             std::thread::sleep(Duration::from_millis(20));
             continue;

@@ -170,6 +170,9 @@ fn memory_of(port: Port) -> u8 {
     }
 }
 
+/// How soon frames are offered again that the driver would not take.
+const RETRY: Duration = Duration::from_millis(1);
+
 /// The memory of the physical ports.
 const PHYSICAL: u8 = 0;
 /// The memory of the host port.
@@ -390,6 +393,9 @@ impl Device for Xsk {
     }
 
     fn wait(&mut self, wake: &Wake, timeout: Duration) {
+        // What the driver would not take yet is offered again soon; no descriptor says when it would.
+        let unsent = self.queues.iter_mut().any(Queue::has_unsent);
+        let timeout = if unsent { timeout.min(RETRY) } else { timeout };
         if let Some(last) = self.poll.last_mut() {
             last.fd = wake.as_fd().as_raw_fd();
         }

@@ -66,6 +66,13 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// Whether frames wait in the transmit ring.
+    pub(super) fn has_unsent(&mut self) -> bool {
+        self.transmit
+            .as_mut()
+            .is_some_and(|ring| ring.waiting() > 0)
+    }
+
     /// Chunks that a queue can hold at most.
     pub(super) fn chunks(sizes: &Sizes, transmits: bool) -> u32 {
         // What waits to be filled or read: the fill ring, and what it gave to the receive ring. Then what is sent.

@@ -14,7 +14,7 @@ pub enum Arrival {
     InOrder,
     /// Numbers in between have not come. Deliver; those between are late from now on.
     Ahead {
-        /// How many have not come: 1 to 2³¹ - 2.
+        /// How many have not come: 1 to 2³¹ - 2; many more than 2¹⁴ only when two packets in a row say so.
         missing: u32,
     },
     /// Came before. Discard.
@@ -53,6 +53,10 @@ impl Default for AckSettings {
     }
 }
 
+/// A number further than this from the last one is believed only when the next one follows it. Anybody can forge one
+/// packet; believed at once, it would make every genuine one late for good.
+const MAX_JUMP: u32 = 1 << 14;
+
 /// State of the receiving half. Plain data.
 ///
 /// Packets that come out of order are discarded, as RFC 2637 §4.3 allows. A queue that waits a bounded time for the
@@ -61,6 +65,8 @@ impl Default for AckSettings {
 pub struct Receiver {
     settings: AckSettings,
     last: Option<Seq>,
+    /// A packet came with a number far from the last: the one after it, which would prove it.
+    doubtful: Option<Seq>,
     /// Bit n: the number n + 1 before `last` has come.
     came: u64,
     /// Packets received since the last acknowledgement went out.
@@ -75,6 +81,7 @@ impl Receiver {
         Self {
             settings,
             last: None,
+            doubtful: None,
             came: 0,
             unacked: 0,
             due: Time::MAX,
@@ -89,6 +96,20 @@ impl Receiver {
             return Arrival::First;
         };
         let distance = seq.distance(last);
+        if distance.unsigned_abs() <= MAX_JUMP {
+            self.doubtful = None;
+        } else if self.doubtful == Some(seq) {
+            self.doubtful = None;
+            if distance < 0 {
+                // The peer's numbers are somewhere else altogether.
+                self.last = Some(seq);
+                self.came = 0;
+                return Arrival::First;
+            }
+        } else {
+            self.doubtful = Some(seq.next());
+            return Arrival::Late;
+        }
         if distance > 0 {
             let ahead = distance.unsigned_abs();
             self.came = match ahead {
@@ -192,6 +213,24 @@ mod tests {
                 Late
             ]
         );
+    }
+
+    /// One packet can be forged by anybody; it must not make every genuine one late.
+    #[test]
+    fn a_far_jump_wants_a_second_packet() {
+        use Arrival::{Ahead, First, InOrder, Late};
+        let far = 5 + (1 << 30);
+        assert_eq!(
+            judge(&[5, 6, far, 7, 8, far, 9]),
+            [First, InOrder, Late, InOrder, InOrder, Late, InOrder]
+        );
+        // After a long outage the second packet tells.
+        assert_eq!(
+            judge(&[5, far, far + 1, far + 2]),
+            [First, Late, Ahead { missing: (1 << 30) }, InOrder]
+        );
+        // A peer that begins anew far behind is heard again, too.
+        assert_eq!(judge(&[far, 1, 2, 3]), [First, Late, First, InOrder]);
     }
 
     #[test]

@@ -414,7 +414,10 @@ impl Link {
         self.void_verdicts = self.void_verdicts.saturating_add(u8::from(judging));
         self.hold();
         self.phase = Phase::Establish;
-        self.set_up_at = self.timing().set_up.map(|limit| now + limit);
+        // A call that never was up keeps the limit it has: starting over must not buy time.
+        if self.set_up_at.is_none() {
+            self.set_up_at = self.timing().set_up.map(|limit| now + limit);
+        }
     }
 
     fn lcp_finished(&mut self) {

@@ -269,15 +269,18 @@ fn one_call_ends_the_others_stay() {
     assert!(pair.caller.call(CallId(1), pair.now));
     pair.settle();
     pair.caller_takes();
-    assert!(
-        pair.server
-            .disconnect(CallId(1000), DisconnectResult::LOST_CARRIER, pair.now)
-    );
-    assert!(
-        !pair
-            .server
-            .disconnect(CallId(1000), DisconnectResult::LOST_CARRIER, pair.now)
-    );
+    assert!(pair.server.disconnect(
+        CallId(1000),
+        DisconnectResult::LOST_CARRIER,
+        GeneralError::NONE,
+        pair.now
+    ));
+    assert!(!pair.server.disconnect(
+        CallId(1000),
+        DisconnectResult::LOST_CARRIER,
+        GeneralError::NONE,
+        pair.now
+    ));
     pair.settle();
     assert_eq!(
         pair.caller_takes(),

@@ -4,8 +4,8 @@ use std::mem::discriminant;
 use std::time::Duration;
 
 use turnpike_protocol::pptp::{
-    Caller, CallerAction, CallerConfig, Decoder, DisconnectResult, Incoming, MAX_MESSAGE, Message,
-    Refusal, Server, ServerAction, ServerConfig, StopReason,
+    Caller, CallerAction, CallerConfig, Decoder, DisconnectResult, GeneralError, Incoming,
+    MAX_MESSAGE, Message, Refusal, Server, ServerAction, ServerConfig, StopReason,
 };
 use turnpike_protocol::{CallId, Error, Time};
 
@@ -122,7 +122,12 @@ pub fn server(octets: &[u8]) -> Trace {
             }
             242..=250 => {
                 let id = connected.pop().unwrap_or(CallId(input.u16()));
-                server.disconnect(id, DisconnectResult(input.octet()), now);
+                server.disconnect(
+                    id,
+                    DisconnectResult(input.octet()),
+                    GeneralError(input.octet()),
+                    now,
+                );
             }
             _ => server.stop(StopReason(input.octet()), now),
         }

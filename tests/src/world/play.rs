@@ -88,6 +88,8 @@ pub(super) struct World {
     pub(super) calls: Calls,
     pub(super) free: VecDeque<Ipv4Addr>,
     pub(super) addresses: HashMap<CallRef, Ipv4Addr>,
+    /// Addresses of calls that authenticate anew.
+    pub(super) resting: HashMap<CallRef, Ipv4Addr>,
     pub(super) next_id: u16,
     pub(super) model: Model,
     /// What was sent beside data.
@@ -148,6 +150,7 @@ impl World {
             wires: Default::default(),
             free: POOL.map(|last| Ipv4Addr::new(10, 20, 0, last)).collect(),
             addresses: HashMap::new(),
+            resting: HashMap::new(),
             next_id: chance.u16(),
             model: Model::default(),
             trace: None,

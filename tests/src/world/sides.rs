@@ -157,6 +157,12 @@ impl World {
                 self.plan(later, Happening::Judge(at, call, credentials));
             }
             tunnel::Action::Notice(_) => {}
+            tunnel::Action::Release(address) => {
+                let holder = self.addresses.iter().find(|(_, held)| **held == address);
+                let call = *holder.ok_or("an address that nobody has is given back")?.0;
+                self.addresses.remove(&call);
+                self.resting.insert(call, address);
+            }
             tunnel::Action::Ended(ended) => {
                 self.calls.free(ended.call);
                 let given = self.addresses.remove(&ended.call);
@@ -166,7 +172,7 @@ impl World {
                         ended.call, ended.address
                     ));
                 }
-                if let Some(address) = given {
+                if let Some(address) = given.or_else(|| self.resting.remove(&ended.call)) {
                     self.model.logout(address, &ended.counters)?;
                     self.free.push_back(address);
                 }
@@ -227,7 +233,7 @@ impl World {
             None => Err(Refusal::new(Cause::AuthenticationFailed)),
             Some(success) => {
                 // A call that authenticates again keeps its address.
-                let address = match self.addresses.get(&call) {
+                let address = match self.resting.get(&call) {
                     Some(address) => *address,
                     None => self.free.pop_front().ok_or("the pool is empty")?,
                 };
@@ -252,8 +258,10 @@ impl World {
                 .any(|snapshot| snapshot.call == call && snapshot.address == Some(address));
             if taken {
                 self.addresses.insert(call, address);
-                self.model.login(address)?;
-            } else {
+                if self.resting.remove(&call).is_none() {
+                    self.model.login(address)?;
+                }
+            } else if !self.resting.contains_key(&call) {
                 // The call ended while it was judged.
                 self.model.tally.count("verdicts too late");
                 self.free.push_front(address);

@@ -64,7 +64,7 @@ fn first_process(orders: &Path) -> Result<()> {
         ("devpts", "/dev/pts", "ptmxmode=0666,mode=620,gid=5"),
         ("tmpfs", "/dev/shm", ""),
         ("tmpfs", "/run", "mode=755"),
-        ("tmpfs", "/tmp", ""),
+        // Not /tmp: the project itself may lie there, and the overlay takes what is written.
         ("hostfs", "/host", &orders.directory.to_string_lossy()),
     ] {
         fs::create_dir_all(target)?;

@@ -138,3 +138,27 @@ fn the_client_falls_silent() {
     world.pass(Duration::from_secs(300));
     assert_eq!(world.end().cause, Cause::Silent);
 }
+
+/// A client may negotiate LCP anew in mid-call. The login that follows gets an address of its own, so the first one's
+/// goes back before: else each time would cost the pool one, and a user with a fixed address would be in his own way.
+#[test]
+fn a_login_that_is_made_anew_gives_its_address_back_first() {
+    let mut world = World::up(1);
+    let id = world.ids[0].1;
+    let before = world.did.len();
+    // A Configure-Request with the magic number alone.
+    let request = [0xff, 0x03, 0xc0, 0x21, 1, 77, 0, 10, 5, 6, 1, 2, 3, 4];
+    let frame = turnpike_dataplane::api::FrameBytes::new(&request).unwrap();
+    let call = world.call(id.0);
+    world.tunnel.event(Event::Frame { call, frame }, world.now);
+    world.settle();
+    world.pass(Duration::from_secs(10));
+    let did = &world.did[before..];
+    let at = |what: &str| {
+        did.iter()
+            .position(|did| did == what)
+            .unwrap_or_else(|| panic!("no {what}: {did:#?}"))
+    };
+    assert!(at("unroute 10.20.0.9/32") < at("release 10.20.0.9"));
+    assert!(at("release 10.20.0.9") < at("authenticate"));
+}

@@ -183,12 +183,18 @@ impl Server {
     }
 
     /// Ends a connected call from our side: Call-Disconnect-Notify. False when there is no such call (any more).
-    pub fn disconnect(&mut self, id: CallId, result: DisconnectResult, now: Time) -> bool {
+    pub fn disconnect(
+        &mut self,
+        id: CallId,
+        result: DisconnectResult,
+        error: GeneralError,
+        now: Time,
+    ) -> bool {
         let Some(at) = self.calls.iter().position(|call| call.id == Some(id)) else {
             return false;
         };
         self.remove(at, now);
-        self.send(&disconnect(id, result, GeneralError::NONE));
+        self.send(&disconnect(id, result, error));
         true
     }
 
@@ -236,7 +242,7 @@ impl Server {
     fn handle(&mut self, message: Message, now: Time) {
         let control_type = message.control_type();
         match message {
-            Message::StartRequest(request) => self.start(request, now),
+            Message::StartRequest(request) => self.start(request),
             Message::StopRequest { reason } => {
                 self.send(&Message::StopReply {
                     result: StopResult::OK,
@@ -294,7 +300,7 @@ impl Server {
         }
     }
 
-    fn start(&mut self, request: StartRequest, now: Time) {
+    fn start(&mut self, request: StartRequest) {
         match self.state {
             State::WaitStart => {}
             State::Established | State::WaitStopReply { .. } => {
@@ -319,7 +325,6 @@ impl Server {
         let reply = self.start_reply(StartResult::OK, GeneralError::NONE);
         self.send(&reply);
         self.state = State::Established;
-        self.setup_until = now + self.config.setup_time;
         self.push(ServerAction::Started(PeerInfo {
             host_name: request.host_name,
             vendor: request.vendor,
