@@ -187,6 +187,8 @@ fn after_a_kill_the_next_one_cleans_up_and_serves() {
     assert_eq!(server.stats().unwrap().calls, 0);
     // The old calls' clients notice in their own time; their TCP connections are gone.
     first.wait_over(10, Duration::from_secs(60)).unwrap();
+    // With no call left it ends by itself, and takes its interface away.
+    first.wait(Duration::from_secs(20)).unwrap();
     drop(first);
     until(
         "the first client's interface gone",
