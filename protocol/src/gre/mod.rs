@@ -3,7 +3,7 @@
 mod receiver;
 mod sender;
 
-pub use receiver::{AckSettings, Arrival, Receiver};
+pub use receiver::{AckSettings, Arrival, MAX_JUMP, Receiver};
 pub use sender::Sender;
 
 /// A GRE sequence number; compared modulo 2³².

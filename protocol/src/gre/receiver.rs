@@ -55,7 +55,7 @@ impl Default for AckSettings {
 
 /// A number further than this from the last one is believed only when the next one follows it. Anybody can forge one
 /// packet; believed at once, it would make every genuine one late for good.
-const MAX_JUMP: u32 = 1 << 14;
+pub const MAX_JUMP: u32 = 1 << 14;
 
 /// State of the receiving half. Plain data.
 ///

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use turnpike_protocol::Time;
-use turnpike_protocol::gre::{AckSettings, Arrival, Receiver, Seq};
+use turnpike_protocol::gre::{AckSettings, Arrival, MAX_JUMP, Receiver, Seq};
 use turnpike_protocol::wire::icmp::{self, Message, OVERHEAD};
 use turnpike_protocol::wire::tcp_mss::{Clamped, clamp};
 use turnpike_protocol::wire::{ethernet, gre, ipv4, ipv6};
@@ -47,6 +47,7 @@ pub fn gre_receiver(octets: &[u8]) -> Trace {
     let mut receiver = Receiver::new(AckSettings::default());
     let mut number = input.u32();
     let mut last: Option<Seq> = None;
+    let mut doubted = None;
     let mut now = Time::ZERO;
     while !input.is_empty() {
         let step = input.octet();
@@ -64,15 +65,22 @@ pub fn gre_receiver(octets: &[u8]) -> Trace {
             matches!(arrival, Arrival::Duplicate),
         ));
         let ahead = last.map(|last| seq.distance(last));
+        let far = ahead.is_some_and(|ahead| ahead.unsigned_abs() > MAX_JUMP);
+        // A far number is believed when it follows one that was not.
+        let proven = doubted.is_some_and(|doubted: Seq| doubted.next() == seq);
         match arrival {
-            Arrival::First => assert_eq!(last, None),
+            Arrival::First => {
+                assert!(last.is_none() || far && proven && ahead.is_some_and(|ahead| ahead < 0));
+            }
             Arrival::InOrder => assert_eq!(ahead, Some(1)),
             Arrival::Ahead { missing } => {
                 assert_eq!(ahead.map(i64::from), Some(i64::from(missing) + 1));
-                assert!(missing > 0);
+                assert!(missing > 0 && (!far || proven));
             }
-            Arrival::Duplicate | Arrival::Late => assert!(ahead.is_some_and(|ahead| ahead <= 0)),
+            Arrival::Duplicate => assert!(ahead.is_some_and(|ahead| ahead <= 0)),
+            Arrival::Late => assert!(far || ahead.is_some_and(|ahead| ahead < 0)),
         }
+        doubted = (far && !arrival.is_delivered()).then_some(seq);
         if arrival.is_delivered() {
             last = Some(seq);
             receiver.note_received(now);
