@@ -222,22 +222,8 @@ impl Switchboard {
     /// # Errors
     /// [`Stopped`].
     pub async fn send(&self, command: Command) -> Result<(), Stopped> {
-        let call = match &command {
-            Command::Open { call, .. }
-            | Command::Via { call, .. }
-            | Command::Send { call, .. }
-            | Command::Secure { call, .. }
-            | Command::Forward { call, .. }
-            | Command::Hold { call }
-            | Command::Query { call }
-            | Command::Capture { call, .. }
-            | Command::Close { call } => *call,
-            Command::Route { .. }
-            | Command::Unroute { .. }
-            | Command::Pool { .. }
-            | Command::Neighbour { .. }
-            | Command::DefaultRoute { .. }
-            | Command::Stop => return self.broadcast(&command).await,
+        let Some(call) = command.call() else {
+            return self.broadcast(&command).await;
         };
         // What follows the opening of a call goes to the client by TCP, which no ring holds back: its first frame may
         // come a fraction of a millisecond later.

@@ -252,6 +252,29 @@ pub enum Command {
     Stop,
 }
 
+impl Command {
+    /// The call whose owner it is for; `None`: it goes to every worker.
+    pub fn call(&self) -> Option<CallRef> {
+        match self {
+            Self::Open { call, .. }
+            | Self::Via { call, .. }
+            | Self::Send { call, .. }
+            | Self::Secure { call, .. }
+            | Self::Forward { call, .. }
+            | Self::Hold { call }
+            | Self::Query { call }
+            | Self::Capture { call, .. }
+            | Self::Close { call } => Some(*call),
+            Self::Route { .. }
+            | Self::Unroute { .. }
+            | Self::Pool { .. }
+            | Self::Neighbour { .. }
+            | Self::DefaultRoute { .. }
+            | Self::Stop => None,
+        }
+    }
+}
+
 /// What a worker reports.
 #[derive(Debug)]
 #[allow(

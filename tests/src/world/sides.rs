@@ -209,16 +209,9 @@ impl World {
                 }
                 return Ok(());
             }
-            Command::Open { call, .. }
-            | Command::Via { call, .. }
-            | Command::Send { call, .. }
-            | Command::Secure { call, .. }
-            | Command::Forward { call, .. }
-            | Command::Hold { call }
-            | Command::Query { call }
-            | Command::Capture { call, .. }
-            | Command::Close { call } => *call,
-            _ => return Err("a tunnel gave a command that is not a tunnel's".to_owned()),
+            _ => command
+                .call()
+                .ok_or("a tunnel gave a command that is not a tunnel's")?,
         };
         self.server[usize::from(self.owners.owner(call.id).0)].tell(command)
     }
