@@ -312,8 +312,30 @@ fn icmp_errors_are_limited() {
         pair.server.receive(Port::Host, [from_linux(&packet)]);
     }
     assert_eq!(pair.server.sent(Port::Host).len(), 50);
+    // Whoever scans unused addresses does not keep others from learning what fits.
+    let large = with_df(udp(INTERNET, INNER, 1480));
+    for _ in 0..100 {
+        pair.server.receive(Port::Host, [from_linux(&large)]);
+    }
+    let errors = inner_of(pair.server.sent(Port::Host));
+    assert_eq!(errors.len(), 50);
+    assert!(errors.iter().all(|error| error[20..22] == [3, 4]));
     pair.server
-        .assert_dropped(&[(Reason::PoolWithoutCall, 100)]);
+        .assert_dropped(&[(Reason::PoolWithoutCall, 100), (Reason::TooBig, 100)]);
+    assert_eq!(pair.server.total(Total::IcmpSuppressed), 100);
+}
+
+#[test]
+fn packets_that_are_too_big_leave_other_icmp_errors_alone() {
+    let mut pair = Pair::up(Encryption::Plain);
+    let large = with_df(udp(INTERNET, INNER, 1480));
+    for _ in 0..100 {
+        pair.server.receive(Port::Host, [from_linux(&large)]);
+    }
+    assert_eq!(pair.server.sent(Port::Host).len(), 50);
+    let nobody = udp(INTERNET, core::net::Ipv4Addr::new(10, 20, 0, 200), 0);
+    pair.server.receive(Port::Host, [from_linux(&nobody)]);
+    assert_eq!(pair.server.sent(Port::Host).len(), 1);
 }
 
 #[test]

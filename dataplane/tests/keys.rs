@@ -106,11 +106,19 @@ fn keys_wait_for_the_frames_they_belong_to() {
     let mut short = configure_request(7);
     short[7] = 77;
     receive(&mut pair, &short);
+    // An option without room for its own header, and an octet behind the last one.
+    let options = [&[18, 1, 2][..], &[18, 6, 1, 0, 0, 0x40, 0]];
+    for options in options {
+        receive(&mut pair, &ccp(1, 7, options));
+    }
     assert_eq!(running(&mut pair), (true, true));
     receive(&mut pair, &configure_request(7));
     assert_eq!(running(&mut pair), (true, false));
     pair.server.send_frame(AT_SERVER, &configure_ack(6));
     pair.server.send_frame(AT_SERVER, &configure_request(5));
+    for options in options {
+        receive(&mut pair, &ccp(2, 5, options));
+    }
     assert_eq!(running(&mut pair), (false, true));
     receive(&mut pair, &configure_ack(5));
     assert_eq!(running(&mut pair), (true, true));
@@ -126,16 +134,23 @@ fn keys_wait_for_the_frames_they_belong_to() {
 
 #[test]
 fn repeated_acks_do_not_restart_a_running_epoch() {
-    let mut pair = Pair::up(Encryption::Required);
-    assert!(flows(&mut pair));
-    pair.client.send_frame(AT_CLIENT, &configure_ack(1));
-    pair.server.send_frame(AT_SERVER, &configure_ack(1));
-    pair.exchange();
-    for _ in 0..3 {
+    // Stateless keys would find their place again; stateful ones are lost at once when one side starts afresh.
+    for mode in [Mode::Stateless, Mode::Stateful] {
+        let mut pair = Pair::open();
+        pair.server.mode = mode;
+        pair.client.mode = mode;
+        pair.start_keys(1);
+        pair.forward(Encryption::Required);
         assert!(flows(&mut pair));
+        pair.client.send_frame(AT_CLIENT, &configure_ack(1));
+        pair.server.send_frame(AT_SERVER, &configure_ack(1));
+        pair.exchange();
+        for _ in 0..3 {
+            assert!(flows(&mut pair), "{mode:?}");
+        }
+        pair.server.assert_dropped(&[]);
+        pair.client.assert_dropped(&[]);
     }
-    pair.server.assert_dropped(&[]);
-    pair.client.assert_dropped(&[]);
 }
 
 #[test]
@@ -183,6 +198,60 @@ fn data_starts_receive_keys_when_the_ack_was_lost() {
     assert!(flows(&mut pair));
     pair.server.assert_dropped(&[]);
     pair.client.assert_dropped(&[]);
+}
+
+/// A packet with this count that nobody has encrypted.
+fn forged(seq: u32, count: u16) -> Vec<u8> {
+    let [high, low] = (0x9000 | count).to_be_bytes();
+    let payload = [0xfd, high, low, 1, 2, 3, 4];
+    gre_to_server(AT_SERVER.id, Some(seq), None, &payload)
+}
+
+#[test]
+fn looking_for_the_first_key_has_a_budget() {
+    let mut pair = requested();
+    pair.server.send_frame(AT_SERVER, &configure_ack(1));
+    pair.exchange();
+    // As the peer would send it after an Ack that was lost.
+    let mut encryptor = Encryptor::new(&key(1), Mode::Stateless);
+    let mut genuine = |seq| {
+        let sealing = encryptor.seal();
+        let mut data = [&[0x21][..], &up()].concat();
+        sealing.cipher.apply(&mut data);
+        let packet = [&[0xfd][..], &sealing.header, &data].concat();
+        gre_to_server(AT_SERVER.id, Some(seq), None, &packet)
+    };
+    // These cost as many key changes as there are for one request, so one with count 0 is not tried any more.
+    let dear = [forged(4001, 4000), forged(4002, 4000), forged(4003, 189)];
+    pair.server.receive(Port::Access, dear);
+    pair.server.receive(Port::Access, [genuine(4004)]);
+    assert!(pair.server.sent(Port::Host).is_empty());
+    pair.server.assert_dropped(&[(Reason::MppeNoKeys, 4)]);
+    // The request is repeated, as no Ack came.
+    pair.server.send_frame(AT_SERVER, &configure_request(1));
+    pair.server.receive(Port::Access, [genuine(4005)]);
+    assert_eq!(inner_of(pair.server.sent(Port::Host)), [up()]);
+    pair.server.assert_dropped(&[(Reason::MppeNoKeys, 4)]);
+}
+
+#[test]
+fn keys_that_were_not_offered_are_not_looked_for() {
+    let mut pair = Pair::open();
+    pair.forward(Encryption::Required);
+    pair.server.secure(AT_SERVER, Direction::Receive, 1, key(1));
+    pair.client
+        .secure(AT_CLIENT, Direction::Transmit, 1, key(1));
+    pair.client.secure(AT_CLIENT, Direction::Receive, 1, key(2));
+    pair.client.send_frame(AT_CLIENT, &configure_request(1));
+    pair.exchange();
+    pair.server
+        .secure(AT_SERVER, Direction::Transmit, 1, key(2));
+    pair.server.send_frame(AT_SERVER, &configure_ack(1));
+    pair.exchange();
+    pair.client.send_frame(AT_CLIENT, &configure_ack(1));
+    pair.exchange();
+    assert!(pair.client_sends(&up(), Port::Host).is_empty());
+    pair.server.assert_dropped(&[(Reason::MppeNoKeys, 1)]);
 }
 
 #[test]
@@ -332,15 +401,6 @@ fn what_is_encrypted_must_make_sense() {
 fn forged_packets_do_not_make_a_call_deaf() {
     let mut pair = Pair::up(Encryption::Required);
     assert!(flows(&mut pair));
-    let forged = |seq, count: u16| {
-        let [high, low] = (0x9000 | count).to_be_bytes();
-        gre_to_server(
-            AT_SERVER.id,
-            Some(seq),
-            None,
-            &[0xfd, high, low, 1, 2, 3, 4],
-        )
-    };
     // The next numbers, with counts from anywhere; the peer's own packets with these numbers are lost.
     let mut lost = Vec::new();
     for (seq, count) in (3..).zip([1, 2000, 4095, 3, 0]) {

@@ -3,10 +3,14 @@
 mod rig;
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use rig::*;
-use turnpike_dataplane::api::{Command, Datagram, Encryption, Event, MAX_DATAGRAM, Port};
+use turnpike_dataplane::api::{CallRef, Command, Datagram, Encryption, Event, MAX_DATAGRAM, Port};
 use turnpike_dataplane::counters::{Reason, Total};
+use turnpike_dataplane::mem::MemDevice;
+use turnpike_dataplane::rings::{RingSizes, channel};
+use turnpike_dataplane::worker::WorkerConfig;
 use turnpike_protocol::gre::Seq;
 use turnpike_protocol::wire::ipv4;
 use turnpike_protocol::{CallId, Role};
@@ -270,6 +274,52 @@ fn closing_a_call_forgets_what_it_owed() {
 }
 
 #[test]
+fn many_acknowledgements_go_out_in_several_turns() {
+    const CALLS: u16 = 600;
+    let (control, end) = channel(&RingSizes::default()).unwrap();
+    let config = WorkerConfig {
+        calls: 1024,
+        ..config(Role::Server)
+    };
+    let mut server = End::with(config, MemDevice::new(1024), control, end);
+    server.tell(Command::Neighbour {
+        port: Port::Access,
+        address: CLIENT,
+        mac: Some(CLIENT_MAC),
+    });
+    for n in 0..CALLS {
+        server.tell(Command::Open {
+            call: CallRef {
+                id: CallId(n),
+                ..AT_SERVER
+            },
+            peer_id: CallId(n + 10_000),
+            via: CLIENT,
+        });
+    }
+    server.turn();
+    server.receive(
+        Port::Access,
+        (0..CALLS).map(|n| gre_to_server(CallId(n), Some(1), None, ECHO)),
+    );
+    assert!(server.sent(Port::Access).is_empty());
+    server.now += Duration::from_millis(60);
+    let mut acknowledged = BTreeSet::new();
+    for expected in [256, 256, 88] {
+        let turn = server.turn();
+        let frames = server.sent(Port::Access);
+        assert_eq!(frames.len(), expected);
+        acknowledged.extend(frames.iter().map(|frame| gre_of(frame).0.call_id.0));
+        let more = acknowledged.len() < usize::from(CALLS);
+        assert_eq!(turn.next.is_some(), more);
+        assert!(turn.next.is_none_or(|next| next <= server.now), "at once");
+    }
+    let all: BTreeSet<u16> = (10_000..10_000 + CALLS).collect();
+    assert_eq!(acknowledged, all);
+    assert_eq!(server.total(Total::AcksSent), u64::from(CALLS));
+}
+
+#[test]
 fn empty_and_short_payloads_end_here() {
     let mut pair = Pair::up(Encryption::Plain);
     for (seq, payload) in (0..).zip([&[][..], &[0xff, 0x03], &[0x00], &[0xff, 0x03, 0x80]]) {
@@ -309,9 +359,6 @@ fn one_call_cannot_fill_the_event_ring() {
 
 #[test]
 fn a_full_event_ring_drops_frames_but_no_answers() {
-    use turnpike_dataplane::mem::MemDevice;
-    use turnpike_dataplane::rings::{RingSizes, channel};
-
     let sizes = RingSizes {
         events: 8,
         ..RingSizes::default()
@@ -363,6 +410,36 @@ fn a_full_event_ring_drops_frames_but_no_answers() {
     assert_eq!(count(|e| matches!(e, Event::Frame { .. })), 1);
     assert_eq!(count(|e| matches!(e, Event::Lost { frames: 9 })), 1);
     assert!(worker.counters().total(Total::EventStalls) > 0);
+}
+
+#[test]
+fn a_worker_sleeps_while_answers_wait_for_room() {
+    let sizes = RingSizes {
+        events: 8,
+        ..RingSizes::default()
+    };
+    let (control, end) = channel(&sizes).unwrap();
+    let mut server = End::with(config(Role::Server), MemDevice::new(64), control, end);
+    for _ in 0..9 {
+        server.tell(Command::Query { call: AT_SERVER });
+    }
+    let turn = server.worker.turn(server.now);
+    assert_eq!(turn.next, Some(server.now + Duration::from_millis(1)));
+    let sleeps = |server: &End| server.worker.counters().total(Total::Sleeps);
+    server.worker.wait(Duration::from_millis(1));
+    assert_eq!(sleeps(&server), 1, "it must not spin");
+    // There is room again, though nobody says so.
+    while server.control.events.pop().is_ok() {}
+    let turn = server.worker.turn(server.now);
+    assert_eq!((turn.busy, turn.next), (true, None));
+    assert!(matches!(
+        server.control.events.pop(),
+        Ok(Event::Counters { .. })
+    ));
+    // Any other command keeps it awake.
+    server.tell(Command::Query { call: AT_SERVER });
+    server.worker.wait(Duration::from_secs(60));
+    assert_eq!(sleeps(&server), 1);
 }
 
 #[test]

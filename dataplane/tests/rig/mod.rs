@@ -56,6 +56,8 @@ pub struct End {
     pub control: ControlEnd,
     pub now: Time,
     pub events: Vec<Event>,
+    /// What keys are loaded for from now on.
+    pub mode: Mode,
 }
 
 pub fn config(role: Role) -> WorkerConfig {
@@ -94,6 +96,7 @@ impl End {
             control,
             now: Time::from_nanos(1_000_000_000),
             events: Vec::new(),
+            mode: Mode::Stateless,
         }
     }
 
@@ -158,7 +161,7 @@ impl End {
             direction,
             identifier,
             key,
-            mode: Mode::Stateless,
+            mode: self.mode,
         });
     }
 
@@ -406,7 +409,7 @@ pub fn gre_of(frame: &[u8]) -> (gre::Packet, Vec<u8>) {
     (packet, ip.payload()[packet.payload_range()].to_vec())
 }
 
-fn ccp(code: u8, identifier: u8, data: &[u8]) -> Vec<u8> {
+pub fn ccp(code: u8, identifier: u8, data: &[u8]) -> Vec<u8> {
     let len = (4 + data.len()) as u16;
     [
         &[0xff, 0x03, 0x80, 0xfd, code, identifier][..],
