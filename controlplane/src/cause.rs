@@ -102,6 +102,8 @@ causes! {
     ServerStopping = "server_stopping", "the server is stopping", ADMINISTRATIVE, "The server is stopping", Some(619), 7;
     /// The box holds as many calls as it may.
     TooManyCalls = "too_many_calls", "limits.calls is reached", general(NO_RESOURCE), "The server is full", Some(619), 15;
+    /// Too many calls of one source that have not logged in.
+    TooManyUnauthenticated = "too_many_unauthenticated", "limits.unauthenticated_per_source is reached: too many calls from one address have not logged in yet", general(NO_RESOURCE), "Too many calls", Some(619), 15;
     /// Too many control connections from one source.
     TooManyConnections = "too_many_connections", "limits.connections_per_source is reached", general(NO_RESOURCE), "Too many connections", Some(800), 15;
     /// The client's GRE never came.

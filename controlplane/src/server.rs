@@ -26,6 +26,7 @@ use turnpike_dataplane::xsk::{Sizes, Xsk};
 use turnpike_protocol::gre::AckSettings;
 use turnpike_protocol::{CallId, Role};
 
+use crate::applicants::Applicants;
 use crate::backend::Operator;
 use crate::calls::Calls;
 use crate::config::{Config, Listen, XdpMode};
@@ -208,6 +209,7 @@ impl Running {
             clock,
             calls: Mutex::new(calls),
             users: config.users.clone(),
+            applicants: Applicants::new(config.limits.unauthenticated_per_source),
             pool: Mutex::new(pool(config)),
             switchboard: switchboard.clone(),
             paths: Paths::Linux(Lookups::new(access).map_err(netlink())?),

@@ -6,14 +6,19 @@ mod rig;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use rig::{PASSWORD, PATIENCE, Rig, Saw};
+use rig::{LOCAL, PASSWORD, PATIENCE, Rig, Saw, UNAUTHENTICATED};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use turnpike_controlplane::admin::Selector;
 use turnpike_controlplane::cause::Cause;
 use turnpike_controlplane::listener::Limits;
+use turnpike_dataplane::api::CallRef;
 use turnpike_dataplane::rings::RingSizes;
-use turnpike_protocol::pptp::{Message, Text};
+use turnpike_protocol::CallId;
+use turnpike_protocol::pptp::{
+    CallResult, GeneralError, Message, OutgoingCallReply, OutgoingCallRequest, Text,
+};
 
 const ALICE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const BOB: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
@@ -233,4 +238,128 @@ async fn everybody_is_told_when_the_server_stops() {
     rig.until("empty", Rig::is_empty).await;
     drop(idle);
     assert_eq!(rig.shared.counts.by_name()["ended_server_stopping"], 5);
+}
+
+fn call_request(id: u16) -> Vec<u8> {
+    Message::OutgoingCallRequest(OutgoingCallRequest {
+        call_id: CallId(id),
+        serial: id,
+        min_bps: 0,
+        max_bps: 10_000_000,
+        bearer: 3,
+        framing: 3,
+        window: 64,
+        delay: 0,
+        phone: Text::EMPTY,
+        subaddress: Text::EMPTY,
+    })
+    .emit()
+}
+
+/// The next Outgoing-Call-Reply; what comes before it is skipped.
+async fn call_reply(tcp: &mut TcpStream) -> OutgoingCallReply {
+    loop {
+        let mut octets = vec![0; 2];
+        timeout(PATIENCE, tcp.read_exact(&mut octets))
+            .await
+            .unwrap()
+            .unwrap();
+        let len = usize::from(u16::from_be_bytes([octets[0], octets[1]]));
+        octets.resize(len, 0);
+        tcp.read_exact(&mut octets[2..]).await.unwrap();
+        if let Message::OutgoingCallReply(reply) = Message::parse(&octets).unwrap() {
+            return reply;
+        }
+    }
+}
+
+/// One connection may have eight calls in the rig: strangers open several and never say a word of PPP.
+#[tokio::test]
+async fn calls_that_have_not_logged_in_are_limited_by_source() {
+    let rig = Rig::start(LIMITS, 200, SETUP).await;
+    // A user, who does not count once logged in.
+    let mut user = rig.dial(ALICE, 1, PASSWORD).await;
+    user.until(is_up).await;
+    assert!(rig.shared.applicants.is_empty());
+
+    let mut strangers = Vec::new();
+    let mut accepted = 0;
+    let mut refused = 0;
+    for _ in 0..4 {
+        let mut tcp = rig.connect(ALICE).await;
+        tcp.write_all(&start_request()).await.unwrap();
+        for id in 0..8 {
+            tcp.write_all(&call_request(id)).await.unwrap();
+            let reply = call_reply(&mut tcp).await;
+            if reply.result == CallResult::CONNECTED {
+                accepted += 1;
+                continue;
+            }
+            refused += 1;
+            // RFC 2637 §2.8: a general error, and which: insufficient resources.
+            assert_eq!(reply.result, CallResult::GENERAL_ERROR);
+            assert_eq!(reply.error, GeneralError::NO_RESOURCE);
+            assert_eq!(reply.peer_call_id, CallId(id));
+        }
+        strangers.push(tcp);
+    }
+    assert_eq!((accepted, refused), (UNAUTHENTICATED, 32 - UNAUTHENTICATED));
+    assert_eq!(rig.shared.counts.by_name()["calls_refused"], 12);
+    // Others are not concerned.
+    let mut other = rig.dial(BOB, 2, PASSWORD).await;
+    other.until(is_up).await;
+    // The places come back with the calls' ends.
+    drop(strangers);
+    rig.until("room", |rig| rig.shared.applicants.is_empty())
+        .await;
+    let mut again = rig.dial(ALICE, 3, PASSWORD).await;
+    again.until(is_up).await;
+    drop((user, other, again));
+    rig.until("empty", Rig::is_empty).await;
+}
+
+#[tokio::test]
+async fn a_wrong_password_gives_its_place_back() {
+    let rig = Rig::start(LIMITS, 10, SETUP).await;
+    let mut client = rig.dial(ALICE, 7, "wrong horse").await;
+    client.until(|saw| *saw == Saw::Disconnected).await;
+    rig.until("room", |rig| rig.shared.applicants.is_empty())
+        .await;
+}
+
+/// A call that is cleared before it has a place is opened nowhere: were its inbox registered all the same, nothing
+/// would ever take that away.
+#[tokio::test]
+async fn a_call_that_is_withdrawn_leaves_no_inbox() {
+    let rig = Rig::start(LIMITS, 10, SETUP).await;
+    let mut tcp = rig.connect(ALICE).await;
+    // In one piece, so that the request is taken back before anybody looks for a place.
+    let clear = Message::CallClearRequest { call_id: CallId(5) };
+    let octets = [start_request(), call_request(5), clear.emit()].concat();
+    tcp.write_all(&octets).await.unwrap();
+    rig.until("withdrawn", |rig| {
+        rig.shared.counts.by_name().get("ended_hung_up") == Some(&1)
+    })
+    .await;
+    // The first id that the rig deals. The switchboard asks the worker only about calls that have an inbox.
+    let call = CallRef {
+        local: LOCAL,
+        peer: ALICE,
+        id: CallId(100),
+    };
+    assert_eq!(rig.shared.switchboard.query(call).await, None);
+    // The id and the place are free again, and the connection serves.
+    assert!(rig.shared.calls.lock().unwrap().is_empty());
+    assert!(rig.shared.applicants.is_empty());
+    tcp.write_all(&call_request(6)).await.unwrap();
+    let reply = call_reply(&mut tcp).await;
+    assert_eq!(
+        (reply.result, reply.call_id),
+        (CallResult::CONNECTED, CallId(101))
+    );
+    let call = CallRef {
+        id: CallId(101),
+        ..call
+    };
+    assert!(rig.shared.switchboard.query(call).await.is_some());
 }

@@ -332,6 +332,46 @@ fn set_up_has_a_limit_in_every_phase() {
 }
 
 #[test]
+fn starting_over_buys_no_time() {
+    let mut pair = Pair::new(
+        ClientLink {
+            timing: impatient(),
+            ..client()
+        },
+        ServerLink {
+            timing: impatient(),
+            ..server()
+        },
+        17,
+    );
+    // The client negotiates LCP again and again, and never says who it is.
+    pair.filter = Box::new(|_, frame| frame[2..4] == [0xc2, 0x23]);
+    pair.open();
+    let request = pair.client().sent[0].clone();
+    assert_eq!(request[2..5], [0xc0, 0x21, 1]);
+    for _ in 0..10 {
+        pair.run(Duration::from_secs(7), |pair| pair.ends[1].end.is_some());
+        if pair.server().end.is_some() {
+            break;
+        }
+        assert_eq!(
+            pair.server().link.info().phase,
+            PhaseName::Authenticate,
+            "LCP came up again"
+        );
+        pair.inject(Side::Server, &request);
+    }
+    assert_eq!(
+        pair.server().end,
+        Some(End::SetUpTimeout {
+            phase: PhaseName::Authenticate
+        })
+    );
+    let took = pair.now.since(turnpike_protocol::Time::ZERO);
+    assert!(took < Duration::from_secs(21), "{took:?}");
+}
+
+#[test]
 fn our_own_frames_coming_back_are_a_loop() {
     for side in [Side::Server, Side::Client] {
         let mut pair = Pair::new(client(), server(), 15);

@@ -206,6 +206,9 @@ pub struct Limits {
     pub calls: usize,
     /// Control connections from one source address.
     pub connections_per_source: usize,
+    /// Calls from one source address that have not logged in yet. Default:
+    /// [`default_limit`](crate::applicants::default_limit).
+    pub unauthenticated_per_source: usize,
     /// From TCP accept to the call being up; a connection that has no call after it is closed.
     pub setup_time: Duration,
     /// Of LCP echoes and of control connection echoes.

@@ -18,6 +18,7 @@ use super::{
     XdpMode,
 };
 use crate::aaa::Users;
+use crate::applicants::default_limit;
 
 /// The inner MTUs that work, in octets. 576 is what every IPv4 host must take (RFC 791 §3.1); 1456 is what is left of
 /// 1500 after the outer IPv4 header (20), GRE with both numbers (16) and PPP with MPPE (8).
@@ -449,9 +450,11 @@ fn limits_of(
     let mut limits = Limits {
         calls: usize::try_from(addresses.clamp(1, 65_000)).unwrap_or(65_000),
         connections_per_source: 64,
+        unauthenticated_per_source: 0,
         setup_time: Duration::from_secs(30),
         echo_interval: Duration::from_secs(30),
     };
+    limits.unauthenticated_per_source = default_limit(limits.calls);
     let Some(mut section) = section else {
         return limits;
     };
@@ -477,6 +480,15 @@ fn limits_of(
             "write how many control connections one address may have (an office behind NAT has many): 64",
         ),
         limits.connections_per_source,
+    );
+    limits.unauthenticated_per_source = number(
+        section.number(
+            reader,
+            "unauthenticated_per_source",
+            1..=MAX_ADDRESSES,
+            "write how many calls of one address may be logging in at once, or leave the key out for a quarter of calls",
+        ),
+        default_limit(limits.calls),
     );
     let seconds = Duration::from_secs;
     if let Some(setup_time) =

@@ -69,6 +69,7 @@ fn little_is_enough() {
     assert_eq!(config.auth.mppe, Policy::Require);
     assert_eq!(config.limits.calls, 241);
     assert_eq!(config.limits.connections_per_source, 64);
+    assert_eq!(config.limits.unauthenticated_per_source, 60);
     assert_eq!(config.limits.setup_time, Duration::from_secs(30));
     assert_eq!(config.log.format, LogFormat::Human);
     assert_eq!(config.log.level, tracing::Level::INFO);
@@ -113,6 +114,7 @@ password = "x"
 [limits]
 calls = 1000
 connections_per_source = 3
+unauthenticated_per_source = 5
 setup_time = "1m 30s"
 echo_interval = "10s"
 [log]
@@ -172,6 +174,7 @@ level = "debug"
     assert_eq!(config.users.len(), 2);
     assert_eq!(config.limits.calls, 1000);
     assert_eq!(config.limits.connections_per_source, 3);
+    assert_eq!(config.limits.unauthenticated_per_source, 5);
     assert_eq!(config.limits.setup_time, Duration::from_secs(90));
     assert_eq!(config.limits.echo_interval, Duration::from_secs(10));
     assert_eq!(config.log.format, LogFormat::Json);
@@ -353,6 +356,16 @@ fn numbers_and_durations_have_bounds() {
     assert!(fault("network", "mtu = -1").contains("not a whole number"));
     assert!(fault("network", "mtu = 1400.5").contains("not a whole number"));
     assert!(fault("limits", "calls = 0").contains("outside 1 to"));
+    assert!(
+        fault("limits", "unauthenticated_per_source = 0")
+            .contains("leave the key out for a quarter")
+    );
+    let default = |calls| {
+        config(&with("limits", calls))
+            .limits
+            .unauthenticated_per_source
+    };
+    assert_eq!((default("calls = 9"), default("calls = 400")), (8, 100));
     assert!(
         fault("limits", "setup_time = \"1s\"").contains("is 1s; write something from 5s to 10m")
     );

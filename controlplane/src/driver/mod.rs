@@ -18,6 +18,7 @@ use turnpike_protocol::Time;
 use turnpike_protocol::ppp::{Credentials, Grant};
 
 use crate::aaa::{Attempt, Users};
+use crate::applicants::{Applicant, Applicants};
 use crate::calls::Calls;
 use crate::cause::Cause;
 use crate::counts::Counts;
@@ -116,6 +117,8 @@ pub struct Shared {
     pub calls: Mutex<Calls>,
     /// Who may come in.
     pub users: Users,
+    /// Calls that have not logged in.
+    pub applicants: Arc<Applicants>,
     /// Inner addresses.
     pub pool: Mutex<Pool>,
     /// The workers.
@@ -181,6 +184,7 @@ pub async fn run(guest: Guest, orders: mpsc::UnboundedReceiver<Order>, shared: A
         orders: own_orders,
         held: Vec::new(),
         vias: Vec::new(),
+        applicants: Vec::new(),
         shared,
     };
     driver.run(mail, orders).instrument(span).await;
@@ -204,6 +208,8 @@ struct Driver {
     held: Vec<CallRef>,
     /// Next hops that are kept for calls.
     vias: Vec<(CallRef, Ipv4Addr)>,
+    /// Places of calls that have not logged in.
+    applicants: Vec<(CallRef, Applicant)>,
     shared: Arc<Shared>,
 }
 
@@ -337,6 +343,9 @@ impl Driver {
                 }
                 Action::Authenticate { call, credentials } => {
                     let verdict = self.judge(&credentials);
+                    if verdict.is_ok() {
+                        self.applicants.retain(|(other, _)| *other != call);
+                    }
                     let now = self.shared.clock.now();
                     self.tunnel.verdict(call, verdict, now);
                 }
@@ -376,6 +385,11 @@ impl Driver {
 
     async fn place(&mut self) -> Result<Placement, Cause> {
         let (local, peer) = self.tunnel.ends();
+        let applicant = self
+            .shared
+            .applicants
+            .enter(peer)
+            .map_err(|_| Cause::TooManyUnauthenticated)?;
         let via = self
             .shared
             .paths
@@ -395,6 +409,7 @@ impl Driver {
             .map_err(|_| Cause::TooManyCalls)?;
         self.shared.paths.want(via);
         self.vias.push((call, via));
+        self.applicants.push((call, applicant));
         Ok(Placement { call, via, seed })
     }
 
@@ -442,6 +457,7 @@ impl Driver {
             }
             !ours
         });
+        self.applicants.retain(|(call, _)| *call != ended.call);
         if let Some(address) = ended.address {
             lock(&self.shared.pool).release(address);
         }

@@ -106,6 +106,8 @@ struct Live {
     /// The address that is routed into the call.
     route: Option<Ipv4Addr>,
     up_since: Option<Time>,
+    /// It has come up for the first time, and the control connection does not know it yet.
+    tell_up: bool,
     /// The user as given with the credentials that are being judged.
     applicant: String,
     /// The first reason to end that is not the link's own.
@@ -177,6 +179,7 @@ impl Call {
             address: None,
             route: None,
             up_since: None,
+            tell_up: false,
             applicant: String::new(),
             cause: None,
         });
@@ -324,6 +327,14 @@ impl Call {
         None
     }
 
+    /// Our id of the call when data could flow for the first time since the last time this was asked.
+    pub(super) fn take_up(&mut self) -> Option<CallId> {
+        match &mut self.state {
+            State::Live(live) => core::mem::take(&mut live.tell_up).then_some(live.call.id),
+            State::Placing | State::Closing { .. } => None,
+        }
+    }
+
     /// Takes the routes back and tells the worker to forget the call. Answers with the cause that stands; `None`
     /// when this has been done before.
     pub(super) fn end(
@@ -435,6 +446,7 @@ impl Live {
         }));
         if self.up_since.is_none() {
             self.up_since = Some(now);
+            self.tell_up = true;
             let mppe = self.link.info().mppe_transmit;
             actions.push_back(Action::Notice(Notice::Up {
                 call,

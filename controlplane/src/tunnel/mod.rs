@@ -43,7 +43,7 @@ pub struct Settings {
     pub mtu: u16,
     /// Whether calls are encrypted.
     pub mppe: Policy,
-    /// How long a control connection may be without a call, and a call without its network phase.
+    /// How long a control connection may be without a call that comes up, and a call without its network phase.
     pub setup_time: Duration,
     /// Silence after which the control connection and PPP ask for an echo.
     pub echo_interval: Duration,
@@ -289,7 +289,11 @@ impl Tunnel {
             self.pump_control(now);
             let mut over = None;
             for (index, call) in self.calls.iter_mut().enumerate() {
-                if let Some(cause) = call.pump(now, &mut self.actions) {
+                let cause = call.pump(now, &mut self.actions);
+                if let Some(id) = call.take_up() {
+                    self.control.up(id);
+                }
+                if let Some(cause) = cause {
                     over = Some((index, cause));
                     break;
                 }

@@ -11,6 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use turnpike_controlplane::aaa::{Account, Addresses, Secret, Users};
+use turnpike_controlplane::applicants::Applicants;
 use turnpike_controlplane::calls::Calls;
 use turnpike_controlplane::counts::Counts;
 use turnpike_controlplane::driver::{Clock, Paths, Shared, Terms};
@@ -40,6 +41,9 @@ const THEIRS: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 
 /// Longer than anything takes on a busy machine; nothing waits for it to pass.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Calls of one source that may be logging in at once.
+pub const UNAUTHENTICATED: usize = 20;
 
 /// GRE that the worker sent, by the client it is for.
 type Mailboxes = Arc<Mutex<HashMap<(Ipv4Addr, CallId), mpsc::UnboundedSender<Vec<u8>>>>>;
@@ -126,6 +130,7 @@ impl Rig {
             clock,
             calls: Mutex::new(Calls::new(owners, 1, calls, 100)),
             users,
+            applicants: Applicants::new(UNAUTHENTICATED),
             pool: Mutex::new(Pool::new(&[pool], [])),
             switchboard,
             paths: Paths::OnLink,
@@ -199,6 +204,7 @@ impl Rig {
         self.connections.is_empty()
             && self.shared.sessions.is_empty()
             && self.shared.calls.lock().unwrap().is_empty()
+            && self.shared.applicants.is_empty()
             && self.shared.pool.lock().unwrap().in_use() == 0
     }
 }

@@ -399,6 +399,7 @@ fn a_connection_without_calls_is_stopped() {
     );
     // The time starts again when the last call is gone.
     let mut pair = Pair::up(1000);
+    assert!(pair.server.up(CallId(1000)));
     pair.pass(1000 * SECOND);
     assert!(!pair.server.is_finished());
     pair.caller.clear(CallId(0), pair.now);
@@ -407,6 +408,100 @@ fn a_connection_without_calls_is_stopped() {
     assert!(!pair.server.is_finished());
     pair.pass(2 * SECOND);
     assert!(pair.server.is_finished());
+}
+
+#[test]
+fn dead_calls_buy_no_time() {
+    // One after the other: accepted, never up, given up.
+    let mut pair = Pair::new(1000);
+    pair.settle();
+    for id in 0..4 {
+        pair.caller.call(CallId(id), pair.now);
+        pair.settle();
+        pair.pass(7 * SECOND);
+        pair.caller.clear(CallId(id), pair.now);
+        pair.settle();
+    }
+    assert!(!pair.server.is_finished());
+    pair.pass(2 * SECOND);
+    assert_eq!(
+        pair.server_takes().last(),
+        Some(&ServerAction::Finished(End::NoCall))
+    );
+
+    // Overlapping, so that there is always one: whoever is being set up may go on, no other one comes after the limit.
+    let mut pair = Pair::new(1000);
+    pair.settle();
+    pair.pass(20 * SECOND);
+    pair.caller.call(CallId(1), pair.now);
+    pair.settle();
+    pair.pass(11 * SECOND);
+    assert!(!pair.server.is_finished());
+    pair.caller_takes();
+    pair.caller.call(CallId(2), pair.now);
+    pair.settle();
+    assert_eq!(
+        pair.caller_takes(),
+        [CallerAction::Refused {
+            id: CallId(2),
+            result: CallResult::TIME_OUT,
+            error: GeneralError::NONE
+        }]
+    );
+    pair.caller.clear(CallId(1), pair.now);
+    pair.settle();
+    pair.pass(Duration::ZERO);
+    assert!(pair.server.is_finished());
+}
+
+#[test]
+fn a_call_that_was_up_gives_a_fresh_limit_once() {
+    let mut pair = Pair::up(1000);
+    assert!(pair.server.up(CallId(1000)));
+    pair.pass(100 * SECOND);
+    // Beside a call that is up, others are welcome at any time.
+    pair.caller.call(CallId(1), pair.now);
+    pair.settle();
+    assert_eq!(pair.next_id, 1002);
+    pair.caller.clear(CallId(1), pair.now);
+    pair.caller.clear(CallId(0), pair.now);
+    pair.settle();
+    pair.pass(20 * SECOND);
+    assert!(!pair.server.is_finished());
+    pair.caller.call(CallId(2), pair.now);
+    pair.settle();
+    assert_eq!(pair.next_id, 1003);
+    pair.pass(5 * SECOND);
+    pair.caller.clear(CallId(2), pair.now);
+    pair.settle();
+    pair.pass(4 * SECOND);
+    assert!(!pair.server.is_finished());
+    pair.pass(2 * SECOND);
+    assert!(pair.server.is_finished());
+    assert!(!pair.server.up(CallId(1002)), "it is over");
+}
+
+#[test]
+fn starting_late_buys_no_time() {
+    let mut pair = Pair::new(1000);
+    pair.now = Time::ZERO + 29 * SECOND;
+    pair.settle();
+    assert_eq!(pair.server.deadline(), Some(Time::ZERO + 30 * SECOND));
+    // Nor does starting twice.
+    let started = pair.caller_takes();
+    assert!(matches!(started[..], [CallerAction::Started(_)]));
+    let mut again = Caller::new(CallerConfig::default(), pair.now);
+    let Some(CallerAction::Send(octets)) = again.poll() else {
+        panic!("no request");
+    };
+    pair.server.receive(&octets, pair.now).unwrap();
+    assert_eq!(pair.server.deadline(), Some(Time::ZERO + 30 * SECOND));
+    pair.server.handle_timeout(Time::ZERO + 30 * SECOND);
+    pair.collect();
+    assert_eq!(
+        pair.server_takes().last(),
+        Some(&ServerAction::Finished(End::NoCall))
+    );
 }
 
 #[test]

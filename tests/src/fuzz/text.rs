@@ -90,6 +90,7 @@ address = "10.20.0.9"
 [limits]
 calls = 65000
 connections_per_source = 64
+unauthenticated_per_source = 16
 setup_time = "30s"
 echo_interval = "1m 30s"
 [log]

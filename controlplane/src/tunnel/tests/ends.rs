@@ -162,3 +162,36 @@ fn a_login_that_is_made_anew_gives_its_address_back_first() {
     assert!(at("unroute 10.20.0.9/32") < at("release 10.20.0.9"));
     assert!(at("release 10.20.0.9") < at("authenticate"));
 }
+
+#[test]
+fn a_connection_that_had_a_good_call_gets_a_new_limit_for_the_next() {
+    let mut world = World::up(1);
+    world.pass(Duration::from_secs(100));
+    world.caller.clear(CallId(0), world.now);
+    world.pass(Duration::from_secs(29));
+    assert_eq!(world.end().cause, Cause::HungUp);
+    assert!(world.tcp, "{:#?}", world.did);
+    world.pass(Duration::from_secs(2));
+    world.position("tcp Stop-Control-Connection-Request");
+    world.position("over setup_timeout");
+}
+
+/// Whoever dials without GRE, again and again on one connection, is told why each time, and sent away in the end.
+#[test]
+fn a_connection_with_dead_calls_only_ends() {
+    let mut world = World::new(settings());
+    world.gre = false;
+    for id in 0..3 {
+        world.caller.call(CallId(id), world.now);
+        world.pass(Duration::from_secs(14));
+    }
+    // The first has ended at its limit, the others have time left, and no further one comes in.
+    assert_eq!(world.end().cause, Cause::NoGre);
+    assert!(world.tcp);
+    world.caller.call(CallId(3), world.now);
+    world.pass(Duration::from_secs(20));
+    assert_eq!(world.ended.len(), 3);
+    assert!(world.ended.iter().all(|ended| ended.cause == Cause::NoGre));
+    world.position("over setup_timeout");
+    assert!(world.tunnel.is_finished());
+}

@@ -19,7 +19,9 @@ pub struct ServerConfig {
     pub firmware: u16,
     /// Calls in one connection at most; more are refused with "no resource".
     pub max_calls: u16,
-    /// How long a connection may take to start, and how long it may be without a call.
+    /// How long a connection may take to start and to ask for a call that comes up ([`Server::up`]); after it, no other
+    /// call is accepted, and the connection ends with the last call that is still being set up. Counted anew when a
+    /// call that was up is over.
     pub setup_time: Duration,
     /// After so long without a message an Echo-Request goes out (RFC 2637 §3.1.4: 60 s).
     pub echo_interval: Duration,
@@ -78,6 +80,11 @@ impl Refusal {
     pub const NO_RESOURCE: Self = Self {
         result: CallResult::GENERAL_ERROR,
         error: GeneralError::NO_RESOURCE,
+    };
+    /// No call came up in the time for it.
+    pub const TIME_OUT: Self = Self {
+        result: CallResult::TIME_OUT,
+        error: GeneralError::NONE,
     };
     /// Forbidden.
     pub const DO_NOT_ACCEPT: Self = Self {

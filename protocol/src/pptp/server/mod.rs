@@ -44,6 +44,8 @@ struct Call {
     window: u16,
     /// Ours, once connected.
     id: Option<CallId>,
+    /// The owner said that data could flow.
+    up: bool,
 }
 
 /// One control connection, seen from the server. Plain data; octets and time come in, [`ServerAction`]s come out.
@@ -54,7 +56,8 @@ pub struct Server {
     decoder: Decoder,
     keep_alive: KeepAlive,
     calls: Vec<Call>,
-    /// Until when the connection must have started, or have a call.
+    /// Until when the connection must have started, and have asked for a call that comes up. Only losing such a call
+    /// sets it anew: calls that come to nothing buy no time, however many follow each other.
     setup_until: Time,
     actions: VecDeque<ServerAction>,
 }
@@ -168,6 +171,13 @@ impl Server {
         true
     }
 
+    /// Data can flow in a connected call: the connection has proved its worth, and has a set-up limit of its own again
+    /// when it loses this call. False when there is no such call (any more).
+    pub fn up(&mut self, id: CallId) -> bool {
+        let call = self.calls.iter_mut().find(|call| call.id == Some(id));
+        call.map(|call| call.up = true).is_some()
+    }
+
     /// Answers a [`ServerAction::Call`] with a refusal. False when there is no such request (any more).
     pub fn refuse(&mut self, peer_id: CallId, refusal: Refusal, now: Time) -> bool {
         let Some(at) = self
@@ -265,7 +275,7 @@ impl Server {
             }),
             // Any message proves the path; a wrong identifier is no reason to end calls.
             Message::EchoReply { .. } => {}
-            Message::OutgoingCallRequest(request) => self.call(&request),
+            Message::OutgoingCallRequest(request) => self.call(&request, now),
             Message::IncomingCallRequest(request) => self.refuse_incoming(&request),
             Message::CallClearRequest { call_id } => self.clear(call_id, now),
             Message::CallDisconnectNotify(notify) => {
@@ -350,7 +360,7 @@ impl Server {
         })
     }
 
-    fn call(&mut self, request: &OutgoingCallRequest) {
+    fn call(&mut self, request: &OutgoingCallRequest, now: Time) {
         let peer_id = request.call_id;
         match self.state {
             State::Established => {}
@@ -377,6 +387,11 @@ impl Server {
             }
             return;
         }
+        // Calls that are still being set up may take the time they have, but they are the last ones.
+        if now >= self.setup_until && !self.calls.iter().any(|call| call.up) {
+            self.send(&refused(peer_id, Refusal::TIME_OUT));
+            return;
+        }
         if self.calls.len() >= usize::from(self.config.max_calls) {
             self.send(&refused(peer_id, Refusal::NO_RESOURCE));
             return;
@@ -386,6 +401,7 @@ impl Server {
             max_bps: request.max_bps,
             window: request.window,
             id: None,
+            up: false,
         });
         self.push(ServerAction::Call(OutgoingCall {
             peer_id,
@@ -457,8 +473,11 @@ impl Server {
     }
 
     fn remove(&mut self, at: usize, now: Time) -> Call {
-        self.setup_until = now + self.config.setup_time;
-        self.calls.remove(at)
+        let call = self.calls.remove(at);
+        if call.up {
+            self.setup_until = now + self.config.setup_time;
+        }
+        call
     }
 
     fn finish(&mut self, end: End) {
