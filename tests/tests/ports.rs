@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use turnpike_dataplane::api::Port;
 use turnpike_dataplane::device::Device;
+use turnpike_dataplane::netdev;
 use turnpike_dataplane::ports::{self, ModeChoice, Ports};
 use turnpike_dataplane::wake::Wake;
 use turnpike_dataplane::xsk::Xsk;
@@ -69,6 +70,30 @@ fn workers_need_a_queue_each() {
         "{refusal}"
     );
     assert_eq!(server.interfaces().unwrap(), ["s0"], "something is left");
+}
+
+#[test]
+fn both_names_of_the_host_port_have_to_fit() {
+    let Some((_lab, _client, server)) = street(1) else {
+        return;
+    };
+    let open = |name: &'static str| {
+        inside(&server, move || {
+            let mut config = config(ModeChoice::Auto, 1);
+            config.host.interface = name.into();
+            Ports::open(&config).map(|_| netdev::Netlink::open().unwrap().link(name).unwrap())
+        })
+    };
+    assert!(open("thirteen-char").unwrap().is_some());
+    // Linux would take it, but not with the suffix of our end.
+    for name in ["fourteen-chars", ""] {
+        let refusal = open(name).unwrap_err();
+        assert!(
+            matches!(refusal, ports::Error::Name { most: 13, .. }),
+            "{refusal}"
+        );
+    }
+    assert_eq!(server.interfaces().unwrap(), ["s0"]);
 }
 
 #[test]

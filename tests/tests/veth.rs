@@ -6,15 +6,23 @@
 )]
 
 use std::collections::BTreeSet;
-use std::net::UdpSocket;
+use std::io::Read;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use turnpike_dataplane::api::Port;
+use socket2::{Domain, Protocol, Socket, Type};
+use turnpike_dataplane::api::{CallRef, Command, Encryption, Forward, Owners, Port, WorkerId};
+use turnpike_dataplane::counters::Total;
 use turnpike_dataplane::device::{Batch, Device, Refused};
 use turnpike_dataplane::netdev::Netlink;
 use turnpike_dataplane::ports::{Mode, ModeChoice, Nic};
+use turnpike_dataplane::rings::{self, RingSizes};
 use turnpike_dataplane::wake::Wake;
+use turnpike_dataplane::worker::{Worker, WorkerConfig};
+use turnpike_dataplane::xsk::Xsk;
+use turnpike_protocol::gre::AckSettings;
+use turnpike_protocol::{CallId, Role, Time};
 use turnpike_tests::street::*;
 
 fn frames_go_through_and_come_back(choice: ModeChoice, expected: Mode, workers: usize) {
@@ -419,6 +427,106 @@ fn two_nics_share_one_memory() {
 }
 
 #[test]
+fn icmp_errors_of_a_worker_reach_the_internet() {
+    let Some((lab, _client, server)) = street(1) else {
+        return;
+    };
+    let internet = lab.namespace("internet").unwrap();
+    server.veth("u0", &internet, "i0", 1).unwrap();
+    server.ip("addr add 192.0.2.1/24 dev u0").unwrap();
+    server.sysctl("net.ipv4.ip_forward", "1").unwrap();
+    internet.ip("addr add 192.0.2.2/24 dev i0").unwrap();
+    internet.ip("route add 10.20.0.8/29 via 192.0.2.1").unwrap();
+    // One address of the pool has a call, the others have none.
+    let call = CallRef {
+        local: SERVER,
+        peer: CLIENT,
+        id: CallId(7),
+    };
+    let terms = Forward {
+        address: INNER_CLIENT,
+        compress_address: true,
+        compress_protocol: true,
+        mtu: 1400,
+        encryption: Encryption::Plain,
+    };
+    let (mut control, end) = rings::channel(&RingSizes::default()).unwrap();
+    for command in [
+        Command::Pool {
+            prefix: "10.20.0.8/29".parse().unwrap(),
+        },
+        Command::Open {
+            call,
+            peer_id: CallId(7),
+            via: CLIENT,
+        },
+        Command::Route {
+            prefix: INNER_CLIENT.into(),
+            call,
+        },
+        Command::Forward {
+            call,
+            forward: terms,
+        },
+    ] {
+        control.commands.push(command).unwrap();
+    }
+    let serving = server
+        .enter(move || {
+            let (ports, mut xsks) = open(&config(ModeChoice::Auto, 1));
+            let config = WorkerConfig {
+                id: WorkerId(0),
+                role: Role::Server,
+                owners: Owners::round_robin(1),
+                calls: 1,
+                routes: 1,
+                ports: Port::ALL.map(|port| ports.info(port)),
+                host_peer_mac: ports.host_peer_mac(),
+                server_address: Some(INNER_SERVER),
+                acks: AckSettings::default(),
+            };
+            let mut worker = Worker::new(config, xsks.remove(0), end);
+            let start = Instant::now();
+            while start.elapsed() < Duration::from_secs(20) {
+                let turn = worker.turn(Time::ZERO + start.elapsed());
+                if turn.stopped {
+                    break;
+                }
+                if !turn.busy {
+                    worker.wait(Duration::from_millis(20));
+                }
+            }
+            worker.counters().total(Total::IcmpSent)
+        })
+        .unwrap();
+    wait_until_open(&server);
+    // Source, type and code, next-hop MTU of what comes back.
+    let answer = |to: Ipv4Addr, octets: usize| {
+        inside(&internet, move || {
+            let mut errors = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).unwrap();
+            let patience = Some(Duration::from_secs(3));
+            errors.set_read_timeout(patience).unwrap();
+            let socket = UdpSocket::bind("192.0.2.2:0").unwrap();
+            socket.send_to(&vec![0; octets], (to, 7)).unwrap();
+            let mut error = [0; 2048];
+            let len = errors.read(&mut error).expect("an ICMP error");
+            let source = Ipv4Addr::from(*error[12..].first_chunk().unwrap());
+            let mtu = u16::from_be_bytes([error[26], error[27]]);
+            assert_eq!(error[20 + 8 + 16..][..4], to.octets(), "{len} octets");
+            (source, [error[20], error[21]], mtu)
+        })
+    };
+    let unused = Ipv4Addr::new(10, 20, 0, 10);
+    assert_eq!(answer(INNER_CLIENT, 1400), (INNER_SERVER, [3, 4], 1400));
+    assert_eq!(answer(unused, 10), (INNER_SERVER, [3, 1], 0));
+    // Linux believes it.
+    let route = internet.ip(&format!("route get {INNER_CLIENT}")).unwrap();
+    assert!(route.contains("mtu 1400"), "{route}");
+    control.commands.push(Command::Stop).unwrap();
+    assert_eq!(serving.join().unwrap(), 2);
+}
+
+#[test]
 fn frames_wait_while_a_device_is_down() {
     let Some((_lab, client, server)) = street(1) else {
         return;
@@ -444,6 +552,14 @@ fn frames_wait_while_a_device_is_down() {
         }
         assert_complete(xsk);
         assert!(xsk.troubles(Port::Access).1 > 0);
+        // Nothing tells when the device takes them, so whoever waits is back soon to try again.
+        let wake = Wake::new().unwrap();
+        let waited = |xsk: &mut Xsk, most: Duration| {
+            let start = Instant::now();
+            xsk.wait(&wake, most);
+            start.elapsed()
+        };
+        assert!(waited(xsk, Duration::from_secs(10)) < Duration::from_secs(5));
         netlink.set_up(device, true).unwrap();
         let mut heard: Vec<u8> = Vec::new();
         let mut buffer = [0; 64];
@@ -454,5 +570,7 @@ fn frames_wait_while_a_device_is_down() {
         }
         assert_eq!(heard, (0..10).collect::<Vec<u8>>());
         assert_complete(xsk);
+        let pause = Duration::from_millis(50);
+        assert!(waited(xsk, pause) >= pause, "nothing is left to try");
     });
 }
