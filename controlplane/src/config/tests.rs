@@ -262,6 +262,18 @@ fn names_of_interfaces_are_those_of_linux() {
         assert!(Interface::new(name).is_none(), "{name}");
     }
     assert!(fault("host", "interface = \"eth0\"").contains("which is a NIC"));
+    // The host port's other end has a longer name.
+    let host = |name: &str| with("host", &format!("interface = \"{name}\""));
+    assert_eq!(
+        &*config(&host("thirteen-char")).host.interface,
+        "thirteen-char"
+    );
+    for name in ["fourteen-chars", "fifteen-letters"] {
+        let fault = faults(&host(name)).join("\n");
+        assert!(fault.contains("at most 13 characters"), "{fault}");
+    }
+    let fault_of_pair = faults(&host("tp0").replace("\"eth0\"", "\"tp0-x\"")).join("\n");
+    assert!(fault_of_pair.contains("which is a NIC"), "{fault_of_pair}");
     assert!(
         fault("uplink", "next_hop = \"192.0.2.1\"").contains("`interface` in [uplink] is missing")
     );
