@@ -60,9 +60,11 @@ pub fn spawn<D: Device + Send + 'static>(
     }
 }
 
-/// Pins the calling thread, and reads the mask back: the call says less than it should, and panics for a processor
-/// beyond what a mask can name, so it is asked only for one that the thread may use now.
-fn pin(cpu: usize) -> bool {
+/// Pins the calling thread to a processor; false, and nothing done, when it may not use that one.
+///
+/// Reads the mask back: the call says less than it should, and panics for a processor beyond what a mask can name, so it
+/// is asked only for one that the thread may use now.
+pub fn pin(cpu: usize) -> bool {
     let mask = || core_affinity::get_core_ids().unwrap_or_default();
     mask().contains(&CoreId { id: cpu })
         && core_affinity::set_for_current(CoreId { id: cpu })

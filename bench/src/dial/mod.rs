@@ -1,7 +1,7 @@
 //! `turnpike-bench dial`: calls to a PPTP server, carried by a worker of our own over AF_XDP.
 
 mod client;
-mod linux;
+pub(crate) mod linux;
 mod report;
 mod run;
 
