@@ -17,7 +17,7 @@ use turnpike_protocol::wire::gre::Header;
 pub struct Flood {
     /// Who gets it.
     pub target: Ipv4Addr,
-    /// The interface to send on, over AF_XDP; `None`: a raw socket, several times slower.
+    /// The interface to send on, over AF_XDP; `None`: a raw socket, which is slower.
     pub interface: Option<String>,
     /// Packets per second; `None`: as many as one core can.
     pub rate: Option<u64>,

@@ -35,7 +35,7 @@ enum Mode {
     },
     /// Send GRE for calls that nobody has, as fast as asked
     ///
-    /// With --interface whole frames leave over AF_XDP, several times as many as by way of a raw socket, which is what
+    /// With --interface whole frames leave over AF_XDP, more than by way of a raw socket, which is what
     /// it takes otherwise. Needs root. Prints what was sent and what was refused as JSON.
     Flood {
         /// The server

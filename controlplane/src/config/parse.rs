@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use toml::de::DeTable;
+use turnpike_dataplane::ports::{MAX_HOST_NAME, peer_name};
 use turnpike_protocol::mppe::Policy;
 
 use super::finding::Faults;
@@ -381,17 +382,27 @@ fn host_of(
         if let Some(name) = section.text(
             reader,
             "interface",
-            "write a name for the interface that turnpike makes",
-            Interface::new,
+            &format!(
+                "write a name of at most {MAX_HOST_NAME} characters for the interface that turnpike makes"
+            ),
+            |name| peer_name(name).and(Interface::new(name)),
         ) {
             interface = name;
         }
         section.finish(reader);
     }
-    let taken = access.is_some_and(|access| access.interface == interface.value)
-        || uplink
+    // The pair's other end has a name, too.
+    let peer = peer_name(&interface.value);
+    let nics = [
+        access.map(|access| &access.interface),
+        uplink
             .and_then(|uplink| uplink.uplink.as_ref())
-            .is_some_and(|uplink| uplink.interface == interface.value);
+            .map(|uplink| &uplink.interface),
+    ];
+    let taken = nics
+        .into_iter()
+        .flatten()
+        .any(|nic| *nic == interface.value || Some(&**nic) == peer.as_deref());
     if taken {
         reader.fault(
             &interface.span,

@@ -26,6 +26,16 @@ pub const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(169, 254, 47, 1);
 /// What is added to the name of Linux' end for ours.
 const SUFFIX: &str = "-x";
 
+/// The most octets that the name of Linux' end can have, so that ours still is a name.
+pub const MAX_HOST_NAME: usize = MAX_NAME - SUFFIX.len();
+
+/// The name of our end of the pair whose other end, in Linux, is `name`; `None` when one of them cannot be.
+pub fn peer_name(name: &str) -> Option<String> {
+    (1..=MAX_HOST_NAME)
+        .contains(&name.len())
+        .then(|| format!("{name}{SUFFIX}"))
+}
+
 /// How long an earlier process may take to let go of its program.
 const BUSY: Duration = Duration::from_secs(2);
 
@@ -43,13 +53,10 @@ impl HostPort {
     /// Makes the pair, both ends down, in the place of one that an earlier process left.
     pub(super) fn make(config: &HostConfig, queues: u32) -> Result<Self, Error> {
         let name = &config.interface;
-        let our_name = format!("{name}{SUFFIX}");
-        if name.is_empty() || our_name.len() > MAX_NAME {
-            return Err(Error::Name {
-                name: name.clone(),
-                most: MAX_NAME - SUFFIX.len(),
-            });
-        }
+        let our_name = peer_name(name).ok_or_else(|| Error::Name {
+            name: name.clone(),
+            most: MAX_HOST_NAME,
+        })?;
         let mut netlink = Netlink::open()?;
         for end in [name, &our_name] {
             remove_stale(&mut netlink, end)?;

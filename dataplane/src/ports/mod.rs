@@ -16,7 +16,7 @@ use turnpike_ebpf as shared;
 use turnpike_protocol::wire::ethernet::MacAddr;
 
 use self::host::HostPort;
-pub use self::host::NEXT_HOP;
+pub use self::host::{MAX_HOST_NAME, NEXT_HOP, peer_name};
 pub use self::report::{DeviceReport, PortMode, SocketReport};
 use crate::api::{Port, PortInfo, WorkerId};
 use crate::netdev::{self, Link, Netlink};
