@@ -383,7 +383,7 @@ struct Line {
     losses: Arc<Losses>,
 }
 
-/// Events taken from a worker's ring before its commands get their turn.
+/// Events, and captured packets, taken from a worker's rings before its commands get their turn.
 const EVENTS_AT_ONCE: usize = 256;
 
 impl Line {
@@ -534,7 +534,10 @@ impl Line {
     }
 
     fn take_captured(&mut self) {
-        while let Ok(packet) = self.end.captured.pop() {
+        for _ in 0..EVENTS_AT_ONCE {
+            let Ok(packet) = self.end.captured.pop() else {
+                return;
+            };
             let Some(sinks) = self.captures.get_mut(&packet.call) else {
                 continue;
             };
