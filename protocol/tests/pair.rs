@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use harness::{
-    CLIENT_ADDRESS, Faults, Pair, Side, ccp_ack, client, impatient, keyless_verdict, server,
+    CLIENT_ADDRESS, Faults, Pair, Side, ccp_ack, client, impatient_pair, keyless_verdict, server,
 };
 use turnpike_protocol::mppe::{Mode, Policy, Strength};
 use turnpike_protocol::ppp::{
@@ -313,17 +313,7 @@ fn set_up_has_a_limit_in_every_phase() {
         ([0xc2, 0x23], PhaseName::Authenticate),
         ([0x80, 0x21], PhaseName::Network),
     ] {
-        let mut pair = Pair::new(
-            ClientLink {
-                timing: impatient(),
-                ..client()
-            },
-            ServerLink {
-                timing: impatient(),
-                ..server()
-            },
-            14,
-        );
+        let mut pair = impatient_pair(14);
         pair.filter = Box::new(move |_, frame| frame[2..4] == protocol);
         pair.open();
         assert!(pair.run(MINUTE, |pair| pair.ends[1].end.is_some()));
@@ -333,17 +323,7 @@ fn set_up_has_a_limit_in_every_phase() {
 
 #[test]
 fn starting_over_buys_no_time() {
-    let mut pair = Pair::new(
-        ClientLink {
-            timing: impatient(),
-            ..client()
-        },
-        ServerLink {
-            timing: impatient(),
-            ..server()
-        },
-        17,
-    );
+    let mut pair = impatient_pair(17);
     // The client negotiates LCP again and again, and never says who it is.
     pair.filter = Box::new(|_, frame| frame[2..4] == [0xc2, 0x23]);
     pair.open();

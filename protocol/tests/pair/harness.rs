@@ -423,8 +423,23 @@ impl Pair {
     }
 }
 
+/// Both ends give up early.
+pub fn impatient_pair(seed: u64) -> Pair {
+    Pair::new(
+        ClientLink {
+            timing: impatient(),
+            ..client()
+        },
+        ServerLink {
+            timing: impatient(),
+            ..server()
+        },
+        seed,
+    )
+}
+
 /// Shorter waits, so that limits are reached soon.
-pub fn impatient() -> Timing {
+fn impatient() -> Timing {
     Timing {
         set_up: Some(Duration::from_secs(20)),
         ..Timing::default()
