@@ -197,6 +197,7 @@ impl Running {
             count,
             config.limits.calls,
             u16::from_ne_bytes(start),
+            config.access.source_check,
         );
         let netlink = || system("cannot ask Linux for routes and neighbours (netlink)");
         let shared = Arc::new(Shared {
@@ -533,6 +534,7 @@ fn worker_config(config: &Config, id: WorkerId, owners: &Owners, ports: &Ports) 
         ports: Port::ALL.map(|port| ports.info(port)),
         host_peer_mac: ports.host_peer_mac(),
         server_address: Some(config.network.server_address),
+        source_check: config.access.source_check,
         acks: AckSettings::default(),
     }
 }

@@ -496,7 +496,7 @@ impl Line {
                 return;
             };
             match event {
-                Event::Frame { call, .. } => self.deliver(call, event),
+                Event::Frame { call, .. } | Event::Bound { call, .. } => self.deliver(call, event),
                 Event::Counters { call, counters } => self.answer(call, counters),
                 Event::Closed { call, counters } => {
                     self.answer(call, counters);

@@ -61,6 +61,17 @@ impl fmt::Display for CallRef {
     }
 }
 
+/// From where a server takes GRE for a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SourceCheck {
+    /// From the address that the control connection comes from.
+    #[default]
+    Strict,
+    /// From wherever the first valid LCP frame with the call's id comes from: some carriers' NATs map TCP and GRE of one
+    /// client to different addresses. The id is all that tells calls apart then, so it must be unique over the box.
+    Relaxed,
+}
+
 /// Buckets of call ids, each given to one worker. Fixed while calls exist in it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Owners([WorkerId; Owners::BUCKETS]);
@@ -302,6 +313,14 @@ pub enum Event {
         call: CallRef,
         /// Its last counters.
         counters: CallCounters,
+    },
+    /// The call's GRE comes from, and from now on goes to, another address than the control connection's
+    /// ([`SourceCheck::Relaxed`]). Comes before the frame that says so, and once for each call.
+    Bound {
+        /// The call.
+        call: CallRef,
+        /// Where its GRE comes from.
+        source: Ipv4Addr,
     },
     /// Frames that did not fit the ring since the last event of this kind (PPP repeats them).
     Lost {

@@ -8,7 +8,7 @@ use turnpike_protocol::wire::ethernet::MacAddr;
 use turnpike_protocol::wire::ppp::{Framing, Protocol};
 use turnpike_protocol::{CallId, Time};
 
-use crate::api::{CallCounters, CallRef, Encryption, Forward, Mppe};
+use crate::api::{CallCounters, CallRef, Encryption, Forward, Mppe, SourceCheck};
 use crate::bucket::{Bucket, Limits};
 use crate::encap::OuterHeader;
 use crate::next_hops::Hop;
@@ -116,6 +116,8 @@ const _: () = assert!(core::mem::offset_of!(Encap, encryptor) <= 128);
 
 /// What packets seldom touch.
 pub(crate) struct Cold {
+    /// With [`SourceCheck::Relaxed`]: where its GRE comes from, once that is known.
+    pub(crate) source: Option<Ipv4Addr>,
     /// Of control frames.
     pub(crate) bucket: Bucket,
     /// Keys for the peer's next Configure-Ack.
@@ -183,6 +185,7 @@ impl Call {
                 encryptor: None,
             },
             cold: Cold {
+                source: None,
                 bucket: Bucket::new(FRAME_LIMITS),
                 receive: None,
                 transmit: None,
@@ -223,6 +226,12 @@ impl Call {
         self.encap.gate = Gate::Closed;
     }
 
+    /// From now on the call's GRE comes from, and goes to, this address.
+    pub(crate) fn bind(&mut self, source: Ipv4Addr, mac: MacAddr) {
+        self.cold.source = Some(source);
+        self.encap.outer = OuterHeader::new(mac, self.decap.local, source);
+    }
+
     /// Copies packets to the capture ring, or stops doing so.
     pub(crate) fn capture(&mut self, on: bool) {
         self.decap.capture = on;
@@ -251,6 +260,7 @@ pub(crate) struct Calls {
     slots: Box<[Option<Call>]>,
     free: Vec<u32>,
     index: Table<u64>,
+    source_check: SourceCheck,
     /// How many calls have each id, to tell a stranger's packet from one for nobody.
     ids: Box<[u16]>,
 }
@@ -258,26 +268,34 @@ pub(crate) struct Calls {
 /// A slot that no call has.
 pub(crate) const NO_SLOT: u32 = u32::MAX;
 
-fn key(peer: Ipv4Addr, id: CallId) -> u64 {
-    u64::from(peer.to_bits()) << 16 | u64::from(id.0)
-}
-
 impl Calls {
     /// Room for this many calls.
-    pub(crate) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize, source_check: SourceCheck) -> Self {
         let count = u32::try_from(limit).unwrap_or(NO_SLOT);
         Self {
             slots: (0..limit).map(|_| None).collect(),
             free: (0..count).rev().collect(),
             index: Table::new(limit),
+            source_check,
             ids: vec![0; 1 << 16].into_boxed_slice(),
         }
     }
 
-    /// The slot of the call that this peer's packets with this id belong to.
+    /// What calls are found by.
+    #[inline]
+    fn key(&self, peer: Ipv4Addr, id: CallId) -> u64 {
+        let peer = match self.source_check {
+            SourceCheck::Strict => peer.to_bits(),
+            SourceCheck::Relaxed => 0,
+        };
+        u64::from(peer) << 16 | u64::from(id.0)
+    }
+
+    /// The slot of the call that this peer's packets with this id belong to. With [`SourceCheck::Relaxed`] of the call
+    /// with this id: whether they come from where they should is for the caller to see.
     #[inline]
     pub(crate) fn find(&self, peer: Ipv4Addr, id: CallId) -> Option<u32> {
-        self.index.get(key(peer, id))
+        self.index.get(self.key(peer, id))
     }
 
     /// The slot of a call. `hint` is where it may be.
@@ -326,14 +344,15 @@ impl Calls {
         self.slots.get_mut(slot as usize)?.as_mut()
     }
 
-    /// Opens a call. None when there is no room, or one with this peer and id.
+    /// Opens a call. None when there is no room, or one with this peer and id (with [`SourceCheck::Relaxed`]: with
+    /// this id).
     pub(crate) fn open(&mut self, call: Call) -> Option<u32> {
         let CallRef { peer, id, .. } = call.encap.call;
         if self.find(peer, id).is_some() {
             return None;
         }
         let slot = self.free.pop()?;
-        let inserted = self.index.insert(key(peer, id), slot);
+        let inserted = self.index.insert(self.key(peer, id), slot);
         debug_assert!(inserted, "the table has as much room as there are slots");
         self.ids[usize::from(id.0)] += 1;
         self.slots[slot as usize] = Some(call);
@@ -343,7 +362,7 @@ impl Calls {
     pub(crate) fn close(&mut self, slot: u32) -> Option<Call> {
         let call = self.slots.get_mut(slot as usize)?.take()?;
         let CallRef { peer, id, .. } = call.encap.call;
-        self.index.remove(key(peer, id));
+        self.index.remove(self.key(peer, id));
         self.ids[usize::from(id.0)] -= 1;
         self.free.push(slot);
         Some(call)

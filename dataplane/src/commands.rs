@@ -1,5 +1,7 @@
 //! Carrying out what the control plane says.
 
+use core::net::Ipv4Addr;
+
 use turnpike_protocol::Time;
 use turnpike_protocol::mppe::Direction;
 
@@ -137,7 +139,7 @@ impl<D: Device> Path<D> {
         &mut self,
         call: CallRef,
         peer_id: turnpike_protocol::CallId,
-        via: core::net::Ipv4Addr,
+        via: Ipv4Addr,
     ) -> Result<(), Reason> {
         let core = &mut self.core;
         if core.calls.is_full() {
@@ -169,7 +171,7 @@ impl<D: Device> Path<D> {
         Ok(closed)
     }
 
-    fn set_via(&mut self, call: &CallRef, via: core::net::Ipv4Addr) -> Result<(), Reason> {
+    fn set_via(&mut self, call: &CallRef, via: Ipv4Addr) -> Result<(), Reason> {
         let slot = self.slot(call)?;
         let core = &mut self.core;
         // The new one first: it may be the old one.
@@ -183,7 +185,7 @@ impl<D: Device> Path<D> {
         Ok(())
     }
 
-    fn set_uplink(&mut self, via: Option<core::net::Ipv4Addr>) -> Result<(), Reason> {
+    fn set_uplink(&mut self, via: Option<Ipv4Addr>) -> Result<(), Reason> {
         let core = &mut self.core;
         let hop = match via {
             Some(via) if self.device.has(Port::Uplink) => Some(

@@ -58,6 +58,7 @@ named! {
         GreTruncated = "gre-truncated", "GRE payload shorter than its header says";
         UnknownCall = "unknown-call", "GRE for a call id that nobody has";
         WrongSource = "wrong-source", "GRE for a known call id from another address than its peer's";
+        SourceUnknown = "source-unknown", "GRE for a call that has not shown by a valid LCP frame where its GRE comes from";
         WrongDestination = "wrong-destination", "GRE for a known call to another of our addresses than it was dialled on";
         GreLate = "gre-late", "GRE number before the last one delivered";
         GreDuplicate = "gre-duplicate", "GRE number equal to the last one delivered";

@@ -11,7 +11,7 @@ use turnpike_protocol::wire::ppp::{self, Protocol};
 use turnpike_protocol::wire::tcp_mss::{self, Clamped};
 use turnpike_protocol::{CallId, Role, Time};
 
-use crate::api::{CallRef, CaptureSide, Direction, Port, WorkerId};
+use crate::api::{CallRef, CaptureSide, Direction, Port, SourceCheck, WorkerId};
 use crate::call::{Call, Gate, NO_SLOT};
 use crate::ccp::{self, Answer};
 use crate::cipher;
@@ -179,6 +179,28 @@ impl Core {
         }
     }
 
+    /// A packet with the id of a call: it comes from the call's source, or this is the frame that shows where that is,
+    /// or it is a stranger's.
+    fn bind(&mut self, bytes: &[u8], outer: &Outer, slot: u32) -> Result<(), Reason> {
+        let mac = self.port(Port::Access).ok_or(Reason::NoPort)?.mac;
+        let call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
+        match call.cold.source {
+            Some(source) if source == outer.source => return Ok(()),
+            Some(_) => return Err(Reason::WrongSource),
+            None => {}
+        }
+        let payload = outer.gre.payload_range();
+        let frame = &bytes[outer.at + payload.start..outer.at + payload.end];
+        if outer.gre.seq.is_none() || !is_configure_request(frame) || !is_global(outer.source) {
+            return Err(Reason::SourceUnknown);
+        }
+        if outer.source != call.encap.call.peer {
+            self.events.bound(call.encap.call, outer.source)?;
+        }
+        call.bind(outer.source, mac);
+        Ok(())
+    }
+
     #[inline]
     fn call_packet(
         &mut self,
@@ -187,9 +209,14 @@ impl Core {
         slot: u32,
         now: Time,
     ) -> Result<Verdict, Reason> {
-        let call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
+        let mut call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
         if call.decap.local != outer.destination {
             return Err(Reason::WrongDestination);
+        }
+        // Where sources are checked strictly, the call was found by this one.
+        if self.config.source_check == SourceCheck::Relaxed {
+            self.bind(bytes, outer, slot)?;
+            call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
         }
         call.decap.gre_received += 1;
         call.decap.last_received = now;
@@ -387,6 +414,28 @@ impl Core {
             }
         }
     }
+}
+
+/// Whether a PPP frame is a whole LCP Configure-Request (RFC 1661 §5.1) with options as they must be (§6).
+fn is_configure_request(frame: &[u8]) -> bool {
+    let Ok(header) = ppp::Frame::parse(frame) else {
+        return false;
+    };
+    let packet = &frame[header.header_len..];
+    let &[code, _, high, low, ..] = packet else {
+        return false;
+    };
+    let len = usize::from(u16::from_be_bytes([high, low]));
+    let Some(mut options) = packet.get(4..len) else {
+        return false;
+    };
+    while let &[_, length, ..] = options {
+        match options.get(usize::from(length)..) {
+            Some(rest) if length >= 2 => options = rest,
+            _ => return false,
+        }
+    }
+    header.protocol == Protocol::LCP && code == 1 && options.is_empty()
 }
 
 /// Protocol of a checked IPv4 packet.

@@ -62,7 +62,7 @@ impl Core {
         counters: Arc<Counters>,
     ) -> Self {
         Self {
-            calls: Calls::new(config.calls),
+            calls: Calls::new(config.calls, config.source_check),
             routes: Routes::new(config.routes),
             // One for each call, a few for neighbours that no call uses.
             hops: NextHops::new(config.calls + 1024),

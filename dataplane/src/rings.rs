@@ -237,6 +237,21 @@ impl EventSender {
         Ok(())
     }
 
+    /// A call's GRE comes from here. Refused when there is no room for the frame that said so as well: it will be
+    /// repeated.
+    pub(crate) fn bound(
+        &mut self,
+        call: crate::api::CallRef,
+        source: core::net::Ipv4Addr,
+    ) -> Result<(), Reason> {
+        if self.ring.slots() < self.reserve + 3 {
+            return Err(Reason::EventRingFull);
+        }
+        let _ = self.ring.push(Event::Bound { call, source });
+        self.rung = false;
+        Ok(())
+    }
+
     /// Tells the reader how many frames were lost, as soon as there is room for it.
     pub(crate) fn report_lost(&mut self) {
         if self.lost > 0 && self.ring.slots() > self.reserve {

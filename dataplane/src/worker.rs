@@ -11,7 +11,7 @@ use turnpike_protocol::wire::ethernet::MacAddr;
 use turnpike_protocol::{Role, Time};
 
 use crate::acks;
-use crate::api::{Command, Datagram, Owners, Port, PortInfo, WorkerId};
+use crate::api::{Command, Datagram, Owners, Port, PortInfo, SourceCheck, WorkerId};
 use crate::commands;
 use crate::counters::{Counters, Total};
 use crate::device::{BATCH, Batch, Device};
@@ -36,6 +36,8 @@ pub struct WorkerConfig {
     pub role: Role,
     /// Which worker has which call ids; the same in every worker.
     pub owners: Owners,
+    /// From where GRE for a call is taken. A client's calls have no control connection to compare with: strict.
+    pub source_check: SourceCheck,
     /// Calls it has room for.
     pub calls: usize,
     /// Routes to single addresses it has room for: calls of all workers.

@@ -338,6 +338,8 @@ impl<'a> Client<'a> {
             Event::Frame { call, .. }
             | Event::Counters { call, .. }
             | Event::Closed { call, .. } => call.id,
+            // Where a client's calls come from is checked strictly.
+            Event::Bound { .. } => return,
             Event::Lost { frames } => {
                 tracing::warn!(frames, "control frames found the event ring full");
                 return;

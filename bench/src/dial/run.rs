@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
-use turnpike_dataplane::api::{Command, Owners, Port, WorkerId};
+use turnpike_dataplane::api::{Command, Owners, Port, SourceCheck, WorkerId};
 use turnpike_dataplane::ports::{HostConfig, Nic, Ports, PortsConfig};
 use turnpike_dataplane::rings::{ControlEnd, RingSizes, channel};
 use turnpike_dataplane::thread;
@@ -204,6 +204,7 @@ fn start_worker(
         ports: Port::ALL.map(|port| ports.info(port)),
         host_peer_mac: ports.host_peer_mac(),
         server_address: None,
+        source_check: SourceCheck::Strict,
         acks: AckSettings::default(),
     };
     let device = Faulty::new(xsk, options.fault.unwrap_or_default());

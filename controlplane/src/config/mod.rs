@@ -18,6 +18,7 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
+use turnpike_dataplane::api::SourceCheck;
 use turnpike_protocol::mppe::Policy;
 
 pub(crate) use finding::Source;
@@ -43,7 +44,7 @@ pub struct Config {
     /// The server as a whole.
     pub server: Server,
     /// The NIC where clients' GRE arrives.
-    pub access: Nic,
+    pub access: Access,
     /// The NIC that inner packets leave by; `None`: Linux routes them, by the host port.
     pub uplink: Option<Uplink>,
     /// The veth pair into Linux.
@@ -146,11 +147,13 @@ pub enum XdpMode {
 
 /// `[access]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Nic {
+pub struct Access {
     /// The interface.
     pub interface: Interface,
     /// How the XDP program is attached to it.
     pub mode: XdpMode,
+    /// From where GRE for a call is taken.
+    pub source_check: SourceCheck,
 }
 
 /// `[uplink]`.

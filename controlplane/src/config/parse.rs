@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use toml::de::DeTable;
+use turnpike_dataplane::api::SourceCheck;
 use turnpike_dataplane::ports::{MAX_HOST_NAME, peer_name};
 use turnpike_protocol::mppe::Policy;
 
@@ -15,7 +16,7 @@ use super::network::{NetworkAt, host_address, network_of, outside_pool, with_fix
 use super::read::{At, Reader, Section};
 use super::users::users_of;
 use super::{
-    Auth, Config, Host, Interface, Limits, Listen, Loaded, Log, LogFormat, Nic, Server, Uplink,
+    Access, Auth, Config, Host, Interface, Limits, Listen, Loaded, Log, LogFormat, Server, Uplink,
     XdpMode,
 };
 use crate::aaa::Users;
@@ -95,7 +96,7 @@ fn document_of(reader: &mut Reader<'_>, mut document: Section<'_>, broken: bool)
     let auth = auth_of(reader, auth);
     let addresses = network.as_ref();
     let users = users_of(reader, users, addresses, &listen, broken);
-    let limits = limits_of(reader, limits, addresses, &users);
+    let limits = limits_of(reader, limits, addresses, &users, access.as_ref());
     let log = log_of(reader, log);
 
     if let Some(network) = addresses {
@@ -289,7 +290,7 @@ const MODES: &[(&str, XdpMode)] = &[
     ("generic", XdpMode::Generic),
 ];
 
-fn access_of(reader: &mut Reader<'_>, mut section: Section<'_>, broken: bool) -> Option<Nic> {
+fn access_of(reader: &mut Reader<'_>, mut section: Section<'_>, broken: bool) -> Option<Access> {
     let has = section.has("interface");
     let interface = section.text(reader, "interface", INTERFACE, Interface::new);
     let interface = must(
@@ -302,10 +303,19 @@ fn access_of(reader: &mut Reader<'_>, mut section: Section<'_>, broken: bool) ->
         "write the NIC where clients arrive: interface = \"eth0\"",
     );
     let mode = section.choice(reader, "mode", MODES);
+    let source_check = section.choice(
+        reader,
+        "source_check",
+        &[
+            ("strict", SourceCheck::Strict),
+            ("relaxed", SourceCheck::Relaxed),
+        ],
+    );
     section.finish(reader);
-    Some(Nic {
+    Some(Access {
         interface: interface?.value,
         mode: mode.map_or_else(XdpMode::default, |mode| mode.value),
+        source_check: source_check.map_or_else(SourceCheck::default, |check| check.value),
     })
 }
 
@@ -317,7 +327,7 @@ struct UplinkAt {
 fn uplink_of(
     reader: &mut Reader<'_>,
     mut section: Section<'_>,
-    access: Option<&Nic>,
+    access: Option<&Access>,
     broken: bool,
 ) -> UplinkAt {
     let has = section.has("interface");
@@ -371,7 +381,7 @@ fn uplink_of(
 fn host_of(
     reader: &mut Reader<'_>,
     section: Option<Section<'_>>,
-    access: Option<&Nic>,
+    access: Option<&Access>,
     uplink: Option<&UplinkAt>,
 ) -> Host {
     let mut interface = At {
@@ -453,6 +463,7 @@ fn limits_of(
     section: Option<Section<'_>>,
     network: Option<&NetworkAt>,
     users: &Users,
+    access: Option<&Access>,
 ) -> Limits {
     let pool: u64 = network
         .map(|network| network.network.pool.iter().map(|range| range.size()).sum())
@@ -474,15 +485,26 @@ fn limits_of(
             .and_then(|found| usize::try_from(found.value).ok())
             .unwrap_or(or)
     };
-    limits.calls = number(
-        section.number(
-            reader,
-            "calls",
-            1..=MAX_ADDRESSES,
-            "write how many calls there may be at once, or leave the key out for one per address",
-        ),
-        limits.calls,
+    let calls = section.number(
+        reader,
+        "calls",
+        1..=MAX_ADDRESSES,
+        "write how many calls there may be at once, or leave the key out for one per address (65000 at most)",
     );
+    // RFC 2637 §2.7: 16 bits, and we never choose 0.
+    let ids = u64::from(u16::MAX);
+    let relaxed = access.is_some_and(|access| access.source_check == SourceCheck::Relaxed);
+    if let Some(calls) = calls.as_ref().filter(|calls| relaxed && calls.value > ids) {
+        reader.fault(
+            &calls.span,
+            format!(
+                "`calls` in [limits] is {}, but with source_check = \"relaxed\" call ids cannot repeat and there are {ids}",
+                calls.value
+            ),
+            format!("write at most {ids}, or source_check = \"strict\" in [access]"),
+        );
+    }
+    limits.calls = number(calls, limits.calls);
     limits.connections_per_source = number(
         section.number(
             reader,

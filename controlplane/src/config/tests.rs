@@ -62,6 +62,7 @@ fn little_is_enough() {
     assert_eq!(config.server.workers, None);
     assert_eq!(&*config.access.interface, "eth0");
     assert_eq!(config.access.mode, XdpMode::Auto);
+    assert_eq!(config.access.source_check, SourceCheck::Strict);
     assert!(config.uplink.is_none());
     assert_eq!(&*config.host.interface, "turnpike0");
     assert_eq!(config.network.mtu, 1400);
@@ -89,6 +90,7 @@ cpus = [1, 3]
 [access]
 interface = "eth0"
 mode = "native"
+source_check = "relaxed"
 [uplink]
 interface = "eth1"
 next_hop = "198.51.100.1"
@@ -132,6 +134,7 @@ level = "debug"
         (Some(2), &[1, 3][..])
     );
     assert_eq!(config.access.mode, XdpMode::Native);
+    assert_eq!(config.access.source_check, SourceCheck::Relaxed);
     let uplink = config.uplink.unwrap();
     assert_eq!(&*uplink.interface, "eth1");
     assert_eq!(uplink.next_hop, Some(address("198.51.100.1")));
@@ -383,6 +386,30 @@ fn numbers_and_durations_have_bounds() {
     );
     assert!(fault("limits", "echo_interval = \"soon\"").contains("write a number with a unit"));
     assert_eq!(config(&with("network", "mtu = 0x400")).network.mtu, 1024);
+}
+
+#[test]
+fn relaxed_sources_leave_as_many_calls_as_there_are_ids() {
+    assert!(
+        fault("access", "source_check = \"loose\"")
+            .contains("cannot be \"loose\"; write one of \"strict\", \"relaxed\"")
+    );
+    let text = |check: &str, calls: u32| {
+        with("access", &format!("source_check = \"{check}\""))
+            + &format!("[limits]\ncalls = {calls}\n")
+    };
+    assert_eq!(config(&text("strict", 70_000)).limits.calls, 70_000);
+    assert_eq!(config(&text("relaxed", 65_535)).limits.calls, 65_535);
+    assert_eq!(
+        faults(&text("relaxed", 65_536)),
+        [
+            "t.toml:9: `calls` in [limits] is 65536, but with source_check = \"relaxed\" call ids cannot repeat and there are 65535; write at most 65535, or source_check = \"strict\" in [access]"
+        ]
+    );
+    // The default stays below.
+    let wide = SMALL.replace("10.20.0.10-10.20.0.250", "10.22.0.0/15");
+    let wide = wide.replace("[network]", "source_check = \"relaxed\"\n[network]");
+    assert_eq!(config(&wide).limits.calls, 65_000);
 }
 
 #[test]

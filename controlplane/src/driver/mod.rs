@@ -12,7 +12,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tracing::{Instrument, debug, info_span, warn};
+use tracing::{Instrument, debug, info, info_span, warn};
 use turnpike_dataplane::api::{CallRef, Command};
 use turnpike_protocol::Time;
 use turnpike_protocol::ppp::{Credentials, Grant};
@@ -183,11 +183,20 @@ pub async fn run(guest: Guest, orders: mpsc::UnboundedReceiver<Order>, shared: A
         inbox,
         orders: own_orders,
         held: Vec::new(),
-        vias: Vec::new(),
+        ways: Vec::new(),
         applicants: Vec::new(),
         shared,
     };
     driver.run(mail, orders).instrument(span).await;
+}
+
+/// How a call's GRE goes out.
+struct Way {
+    call: CallRef,
+    /// Where it goes in the end.
+    to: Ipv4Addr,
+    /// The next hop, which is kept for it.
+    via: Ipv4Addr,
 }
 
 struct Driver {
@@ -206,8 +215,8 @@ struct Driver {
     orders: mpsc::UnboundedSender<Order>,
     /// Calls that are published.
     held: Vec<CallRef>,
-    /// Next hops that are kept for calls.
-    vias: Vec<(CallRef, Ipv4Addr)>,
+    /// How calls' GRE goes out.
+    ways: Vec<Way>,
     /// Places of calls that have not logged in.
     applicants: Vec<(CallRef, Applicant)>,
     shared: Arc<Shared>,
@@ -355,6 +364,7 @@ impl Driver {
                     }
                     diary::notice(&notice, &self.shared.counts);
                 }
+                Action::Bound { call, source } => self.bound(call, source).await,
                 Action::Release(address) => {
                     lock(&self.shared.pool).release(address);
                 }
@@ -405,10 +415,14 @@ impl Driver {
             Cause::ServerFault
         })?;
         let call = lock(&self.shared.calls)
-            .lease(local, peer)
+            .lease(local, peer, self.shared.clock.now())
             .map_err(|_| Cause::TooManyCalls)?;
         self.shared.paths.want(via);
-        self.vias.push((call, via));
+        self.ways.push(Way {
+            call,
+            to: peer,
+            via,
+        });
         self.applicants.push((call, applicant));
         Ok(Placement { call, via, seed })
     }
@@ -450,10 +464,10 @@ impl Driver {
     }
 
     fn free(&mut self, ended: &Ended) {
-        self.vias.retain(|(call, via)| {
-            let ours = *call == ended.call;
+        self.ways.retain(|way| {
+            let ours = way.call == ended.call;
             if ours {
-                self.shared.paths.unwant(*via);
+                self.shared.paths.unwant(way.via);
             }
             !ours
         });
@@ -461,29 +475,35 @@ impl Driver {
         if let Some(address) = ended.address {
             lock(&self.shared.pool).release(address);
         }
-        lock(&self.shared.calls).free(ended.call);
+        lock(&self.shared.calls).free(ended.call, self.shared.clock.now());
         self.shared.counts.ended(ended.cause);
         diary::ended(ended);
     }
 
-    async fn reroute(&mut self) {
-        if self.vias.is_empty() {
-            return;
+    /// A call's GRE comes from somewhere else than its control connection.
+    async fn bound(&mut self, call: CallRef, source: Ipv4Addr) {
+        info!(call = call.id.0, %source, "GRE comes from another address than the control connection");
+        if let Some(way) = self.ways.iter_mut().find(|way| way.call == call) {
+            way.to = source;
         }
-        let (local, peer) = self.tunnel.ends();
-        match self.shared.paths.next_hop(peer, local).await {
-            Ok(via) => {
-                for (_, kept) in &mut self.vias {
-                    if *kept != via {
+        self.reroute().await;
+    }
+
+    async fn reroute(&mut self) {
+        let (local, _) = self.tunnel.ends();
+        for way in &mut self.ways {
+            match self.shared.paths.next_hop(way.to, local).await {
+                Ok(via) => {
+                    if way.via != via {
                         self.shared.paths.want(via);
-                        self.shared.paths.unwant(*kept);
-                        *kept = via;
+                        self.shared.paths.unwant(way.via);
+                        way.via = via;
                     }
+                    self.tunnel.reroute(way.call, via);
                 }
-                self.tunnel.reroute(via);
+                // Routes come and go while a routing daemon works: the old way is kept.
+                Err(error) => debug!(%error, "no way to the client just now"),
             }
-            // Routes come and go while a routing daemon works: the old way is kept.
-            Err(error) => debug!(%error, "no way to the client just now"),
         }
     }
 }

@@ -34,6 +34,14 @@ pub enum Action {
         /// What the client sent.
         credentials: Credentials,
     },
+    /// The call's GRE comes from another address than its control connection: say by which next hop it goes there, with
+    /// [`Tunnel::reroute`](super::Tunnel::reroute).
+    Bound {
+        /// The call.
+        call: CallRef,
+        /// Where its GRE comes from and goes to.
+        source: Ipv4Addr,
+    },
     /// The call goes on without this inner address: LCP was negotiated anew, and the next login gets one of its own.
     Release(Ipv4Addr),
     /// Something an operator wants to know.

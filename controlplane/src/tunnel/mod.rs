@@ -153,6 +153,11 @@ impl Tunnel {
                     self.actions.extend(call.ended(counters).map(Action::Ended));
                 }
             }
+            Event::Bound { call, source } => {
+                if self.find(call).is_some_and(|call| call.is_live()) {
+                    self.actions.push_back(Action::Bound { call, source });
+                }
+            }
             Event::Counters { .. } | Event::Lost { .. } => {}
         }
         self.pump(now);
@@ -232,10 +237,10 @@ impl Tunnel {
         self.pump(now);
     }
 
-    /// Routes changed: the client's GRE goes by `via` from now on.
-    pub fn reroute(&mut self, via: Ipv4Addr) {
-        for call in &mut self.calls {
-            call.reroute(via, &mut self.actions);
+    /// Routes changed, or the address where the call's GRE comes from: it goes by `via` from now on.
+    pub fn reroute(&mut self, call: CallRef, via: Ipv4Addr) {
+        if let Some(index) = self.position(call) {
+            self.calls[index].reroute(via, &mut self.actions);
         }
     }
 

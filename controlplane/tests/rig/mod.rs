@@ -20,7 +20,7 @@ use turnpike_controlplane::pool::{Pool, Range};
 use turnpike_controlplane::sessions::Sessions;
 use turnpike_controlplane::switchboard::Switchboard;
 use turnpike_controlplane::tunnel::Settings;
-use turnpike_dataplane::api::{Command, Owners, Port, PortInfo, WorkerId};
+use turnpike_dataplane::api::{Command, Owners, Port, PortInfo, SourceCheck, WorkerId};
 use turnpike_dataplane::mem::MemDevice;
 use turnpike_dataplane::rings::{self, RingSizes};
 use turnpike_dataplane::worker::{Worker, WorkerConfig};
@@ -85,6 +85,7 @@ impl Rig {
             ports: [Some(port), None, Some(port)],
             host_peer_mac: THEIRS,
             server_address: Some(Ipv4Addr::new(10, 20, 0, 1)),
+            source_check: SourceCheck::Strict,
             acks: AckSettings::default(),
         };
         let device = MemDevice::new(1024).without(Port::Uplink);
@@ -128,7 +129,7 @@ impl Rig {
                 nbns: [None; 2],
             },
             clock,
-            calls: Mutex::new(Calls::new(owners, 1, calls, 100)),
+            calls: Mutex::new(Calls::new(owners, 1, calls, 100, SourceCheck::Strict)),
             users,
             applicants: Applicants::new(UNAUTHENTICATED),
             pool: Mutex::new(Pool::new(&[pool], [])),

@@ -10,7 +10,7 @@ use core::time::Duration;
 
 use turnpike_dataplane::api::{
     CallCounters, CallRef, Command, Direction, Encryption, Event, Forward, FrameBytes, Owners,
-    Port, PortInfo, WorkerId,
+    Port, PortInfo, SourceCheck, WorkerId,
 };
 use turnpike_dataplane::counters::{Reason, Total};
 use turnpike_dataplane::mem::MemDevice;
@@ -70,6 +70,7 @@ pub fn config(role: Role) -> WorkerConfig {
         id: WorkerId(0),
         role,
         owners: Owners::round_robin(1),
+        source_check: SourceCheck::Strict,
         calls: 16,
         routes: 16,
         ports: [port(access), port(UPLINK_MAC), port(HOST_MAC)],
@@ -142,7 +143,10 @@ impl End {
             .into_iter()
             .map(|event| match event {
                 Event::Frame { frame, .. } => frame.to_vec(),
-                Event::Counters { .. } | Event::Closed { .. } | Event::Lost { .. } => vec![],
+                Event::Counters { .. }
+                | Event::Closed { .. }
+                | Event::Bound { .. }
+                | Event::Lost { .. } => vec![],
             })
             .collect()
     }

@@ -2,7 +2,7 @@
 
 use core::net::Ipv4Addr;
 
-use turnpike_dataplane::api::{Command, Event, Owners, Port, PortInfo, WorkerId};
+use turnpike_dataplane::api::{Command, Event, Owners, Port, PortInfo, SourceCheck, WorkerId};
 use turnpike_dataplane::mem::MemDevice;
 use turnpike_dataplane::rings::{ControlEnd, RingSizes, WorkerEnd};
 use turnpike_dataplane::worker::{Worker, WorkerConfig};
@@ -52,6 +52,7 @@ impl Node {
             ports: [port, None, port],
             host_peer_mac: LINUX,
             server_address,
+            source_check: SourceCheck::Strict,
             acks: AckSettings::default(),
         };
         let device = MemDevice::new(CHUNKS).without(Port::Uplink);

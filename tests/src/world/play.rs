@@ -8,7 +8,7 @@ use turnpike_bench::subscriber::Subscriber;
 use turnpike_controlplane::calls::Calls;
 use turnpike_controlplane::cause::Cause;
 use turnpike_controlplane::tunnel::Tunnel;
-use turnpike_dataplane::api::{CallRef, Command, Owners, Port, WorkerId};
+use turnpike_dataplane::api::{CallRef, Command, Owners, Port, SourceCheck, WorkerId};
 use turnpike_dataplane::rings::{channel, channels};
 use turnpike_protocol::mppe::Policy;
 use turnpike_protocol::ppp::Credentials;
@@ -137,7 +137,13 @@ impl World {
         let one = Owners::round_robin(1);
         let client = Node::new(Role::Client, WorkerId(0), &one, None, ends);
         Ok(Self {
-            calls: Calls::new(owners.clone(), story.workers, 64, chance.u16()),
+            calls: Calls::new(
+                owners.clone(),
+                story.workers,
+                64,
+                chance.u16(),
+                SourceCheck::Strict,
+            ),
             now: Time::ZERO,
             agenda: BTreeMap::new(),
             number: 0,

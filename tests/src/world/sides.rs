@@ -132,7 +132,7 @@ impl World {
                 let (local, peer) = self.connections[at].tunnel.ends();
                 let call = self
                     .calls
-                    .lease(local, peer)
+                    .lease(local, peer, self.now)
                     .map_err(|error| error.to_string())?;
                 // The neighbour is known before anybody is told of the call.
                 let owner = usize::from(self.owners.owner(call.id).0);
@@ -164,7 +164,7 @@ impl World {
                 self.resting.insert(call, address);
             }
             tunnel::Action::Ended(ended) => {
-                self.calls.free(ended.call);
+                self.calls.free(ended.call, self.now);
                 let given = self.addresses.remove(&ended.call);
                 if given != ended.address {
                     return Err(format!(
@@ -185,6 +185,9 @@ impl World {
                         ended.call, connection.person.user, ended.cause
                     ));
                 }
+            }
+            tunnel::Action::Bound { .. } => {
+                return Err("a source was bound where sources are checked".to_owned());
             }
             tunnel::Action::Close => self.close(at, false),
         }
@@ -279,6 +282,7 @@ impl World {
                 any = true;
                 let call = match &event {
                     Event::Frame { call, .. }
+                    | Event::Bound { call, .. }
                     | Event::Counters { call, .. }
                     | Event::Closed { call, .. } => *call,
                     Event::Lost { frames } => {

@@ -256,6 +256,7 @@ impl World {
                 } => format!("up {user} {address} {mtu}"),
                 Notice::Over(cause) => format!("over {}", cause.name()),
             }),
+            Action::Bound { call, source } => self.did.push(format!("bound {} {source}", call.id)),
             Action::Release(address) => self.did.push(format!("release {address}")),
             Action::Ended(ended) => {
                 self.did

@@ -174,13 +174,40 @@ fn a_place_that_comes_too_late_goes_back() {
 #[test]
 fn a_new_way_to_the_client_is_taken_once() {
     let mut world = World::up(2);
-    world.tunnel.reroute(VIA);
+    let [first, second] = [0, 1].map(|n: usize| world.call(world.ids[n].1.0));
+    for call in [first, second] {
+        world.tunnel.reroute(call, VIA);
+    }
     world.settle();
     assert!(world.did.is_empty());
-    world.tunnel.reroute(PEER);
-    world.tunnel.reroute(PEER);
+    for call in [first, second, first] {
+        world.tunnel.reroute(call, PEER);
+    }
     world.settle();
     assert_eq!(world.did, ["via 10.7.0.2", "via 10.7.0.2"]);
+}
+
+#[test]
+fn gre_that_comes_from_elsewhere_asks_for_a_way_there() {
+    let mut world = World::up(2);
+    let source = Ipv4Addr::new(203, 0, 113, 9);
+    let second = world.call(world.ids[1].1.0);
+    let event = |call| Event::Bound { call, source };
+    world.tunnel.event(event(second), world.now);
+    // A call that is none of its own.
+    world.tunnel.event(event(world.call(9999)), world.now);
+    world.settle();
+    assert_eq!(world.did, [format!("bound {} 203.0.113.9", second.id)]);
+    world.did.clear();
+    world.tunnel.reroute(second, PEER);
+    world.settle();
+    assert_eq!(world.did, ["via 10.7.0.2"]);
+    // Nothing is looked for when the call is over.
+    world.did.clear();
+    world.tunnel.hung_up(world.now);
+    world.tunnel.event(event(second), world.now);
+    world.settle();
+    assert!(!world.did.iter().any(|did| did.starts_with("bound")));
 }
 
 #[test]
