@@ -12,7 +12,9 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use turnpike_dataplane::api::{CallRef, Command, Encryption, Forward, Owners, Port, WorkerId};
+use turnpike_dataplane::api::{
+    CallRef, Command, Encryption, Forward, Owners, Port, SourceCheck, WorkerId,
+};
 use turnpike_dataplane::counters::Total;
 use turnpike_dataplane::device::{Batch, Device, Refused};
 use turnpike_dataplane::netdev::Netlink;
@@ -483,6 +485,7 @@ fn icmp_errors_of_a_worker_reach_the_internet() {
                 ports: Port::ALL.map(|port| ports.info(port)),
                 host_peer_mac: ports.host_peer_mac(),
                 server_address: Some(INNER_SERVER),
+                source_check: SourceCheck::Strict,
                 acks: AckSettings::default(),
             };
             let mut worker = Worker::new(config, xsks.remove(0), end);
