@@ -134,27 +134,99 @@ fn encap(criterion: &mut Criterion) {
     }
 }
 
-/// The same over many calls, each packet for another one: what their memory costs when it is not in a cache.
+/// The same over few and over many calls, each packet for another one: what look-ups and the memory of calls cost when
+/// they are not in a cache. Beyond 65,535 calls ids repeat, once per peer.
 fn many_calls(criterion: &mut Criterion) {
-    const CALLS: u32 = 16_384;
-    let mut group = criterion.benchmark_group("encap over 16384 calls");
-    group.throughput(Throughput::Elements(BATCH as u64));
+    for calls in [1_000, 70_000] {
+        let mut group = criterion.benchmark_group(format!("over {calls} calls"));
+        group.throughput(Throughput::Elements(BATCH as u64));
+        let (mut server, book) = crowded(calls);
+        let inner = |n: usize| Ipv4Addr::from_bits(0x0a14_0000 + n as u32);
+        // A prime visits all of them, in no order that a cache could guess.
+        let mut next = 0;
+        let mut step = move || {
+            next = (next + 7919) % calls;
+            next
+        };
+        group.bench_function("encap plain/64", |bencher| {
+            bencher.iter_custom(|rounds| {
+                let mut time = Duration::ZERO;
+                for _ in 0..rounds {
+                    for _ in 0..BATCH {
+                        let packet = from_linux(&udp(rig::INTERNET, inner(step()), 44));
+                        assert!(server.worker.device_mut().inject(Port::Host, &packet));
+                    }
+                    time += timed_turn(&mut server);
+                    assert_eq!(discard(&mut server, Port::Access), BATCH);
+                }
+                time
+            });
+        });
+        let mut numbers = vec![0; calls];
+        group.bench_function("decap plain/64", |bencher| {
+            bencher.iter_custom(|rounds| {
+                let mut time = Duration::ZERO;
+                for _ in 0..rounds {
+                    for _ in 0..BATCH {
+                        let n = step();
+                        let payload = [&[0x21][..], &udp(inner(n), rig::INTERNET, 44)].concat();
+                        let frame = rig::gre_from(
+                            book[n].peer,
+                            book[n].id,
+                            Some(numbers[n]),
+                            None,
+                            &payload,
+                        );
+                        numbers[n] += 1;
+                        assert!(server.worker.device_mut().inject(Port::Access, &frame));
+                    }
+                    time += timed_turn(&mut server);
+                    assert_eq!(discard(&mut server, Port::Host), BATCH);
+                    discard(&mut server, Port::Access);
+                }
+                time
+            });
+        });
+        server.assert_dropped(&[]);
+        group.finish();
+
+        // What of it is the look-up of (peer, id) alone.
+        let mut group = criterion.benchmark_group(format!("look-up among {calls} calls"));
+        group.throughput(Throughput::Elements(1));
+        let mut table = Table::<u64>::new(calls);
+        let key = |call: &CallRef| u64::from(call.peer.to_bits()) << 16 | u64::from(call.id.0);
+        for (at, call) in (0..).zip(&book) {
+            assert!(table.insert(key(call), at));
+        }
+        group.bench_function("by peer and id", |bencher| {
+            measure(bencher, || {
+                black_box(table.get(black_box(key(&book[step()]))));
+            });
+        });
+    }
+}
+
+/// A server with this many calls on one local address, four of each peer.
+fn crowded(calls: usize) -> (End, Vec<CallRef>) {
     let (control, end) = turnpike_dataplane::rings::channel(&RingSizes::default()).unwrap();
     let mut config = rig::config(Role::Server);
-    config.calls = CALLS as usize;
-    config.routes = CALLS as usize;
+    config.calls = calls;
+    config.routes = calls;
     let mut server = End::with(config, MemDevice::new(256), control, end);
     server.tell(Command::Neighbour {
         port: Port::Access,
         address: rig::CLIENT,
         mac: Some(rig::CLIENT_MAC),
     });
-    let address = |n: u32| Ipv4Addr::from_bits(0x0a14_0000 + n);
-    for n in 0..CALLS {
+    let mut book = Vec::new();
+    for n in 0..calls {
+        let address = Ipv4Addr::from_bits(0x0a14_0000 + n as u32);
         let call = CallRef {
-            id: CallId(n as u16),
+            peer: Ipv4Addr::from_bits(0x6440_0000 + (n / 4) as u32),
+            id: CallId((1 + n % 65_535) as u16),
             ..rig::AT_SERVER
         };
+        book.push(call);
         for command in [
             Command::Open {
                 call,
@@ -162,13 +234,13 @@ fn many_calls(criterion: &mut Criterion) {
                 via: rig::CLIENT,
             },
             Command::Route {
-                prefix: address(n).into(),
+                prefix: address.into(),
                 call,
             },
             Command::Forward {
                 call,
                 forward: Forward {
-                    address: address(n),
+                    address,
                     ..forward(Encryption::Plain)
                 },
             },
@@ -177,24 +249,7 @@ fn many_calls(criterion: &mut Criterion) {
         }
         server.turn();
     }
-    let mut next = 0_u32;
-    group.bench_function("plain/64", |bencher| {
-        bencher.iter_custom(|rounds| {
-            let mut time = Duration::ZERO;
-            for _ in 0..rounds {
-                for _ in 0..BATCH {
-                    // An odd multiple of an odd number visits all of them, in no order a cache could guess.
-                    next = (next + 7919) % CALLS;
-                    let packet = from_linux(&udp(rig::INTERNET, address(next), 44));
-                    assert!(server.worker.device_mut().inject(Port::Host, &packet));
-                }
-                time += timed_turn(&mut server);
-                assert_eq!(discard(&mut server, Port::Access), BATCH);
-            }
-            time
-        });
-    });
-    server.assert_dropped(&[]);
+    (server, book)
 }
 
 /// One look-up in a table of 65,536 entries, keys in no order.

@@ -183,15 +183,17 @@ impl Backend for Operator {
         }
     }
 
-    async fn kill(&self, selector: Selector, cause: Cause) -> Vec<Killed> {
-        self.shared.sessions.kill(&selector, cause)
+    async fn kill(&self, selector: Selector, cause: Cause) -> Result<Vec<Killed>, String> {
+        let killed = self.shared.sessions.kill(&selector, cause);
+        killed.map_err(|ambiguous| ambiguous.to_string())
     }
 
     async fn capture(&self, selector: Selector) -> Result<mpsc::Receiver<Packet>, String> {
         let (packets, calls) = self
             .shared
             .sessions
-            .capture(selector, self.origin_unix_nanos);
+            .capture(selector, self.origin_unix_nanos)
+            .map_err(|ambiguous| ambiguous.to_string())?;
         for (call, capture) in calls {
             self.shared
                 .switchboard

@@ -97,6 +97,7 @@ The client is told that an operator ended the call. Exit code 1 when no call was
 
 Examples:
   turnpike kill --call 17
+  turnpike kill --call 17@203.0.113.5
   turnpike kill --user alice
   turnpike kill --client 203.0.113.5
   turnpike kill --all")]
@@ -166,13 +167,45 @@ pub struct KillArgs {
     pub ask: AskArgs,
 }
 
+/// A call as operators name it: its id, and where ids repeat its client's outer address behind an `@`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CallName {
+    /// The id we chose.
+    pub id: u16,
+    /// The client's outer address.
+    pub client: Option<Ipv4Addr>,
+}
+
+impl core::str::FromStr for CallName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (id, client) = match text.split_once('@') {
+            Some((id, client)) => (id, Some(client)),
+            None => (text, None),
+        };
+        let id = id
+            .parse()
+            .map_err(|_| "write an id from 1 to 65535, such as 17")?;
+        let client = client.map(str::parse).transpose();
+        let client = client.map_err(|_| "write the client's IPv4 address behind the @")?;
+        Ok(Self { id, client })
+    }
+}
+
+impl From<CallName> for Selector {
+    fn from(CallName { id, client }: CallName) -> Self {
+        Self::Call { id, client }
+    }
+}
+
 /// Which calls to end.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub struct KillSelector {
-    /// The call with this id (first column of `turnpike sessions`)
-    #[arg(long, value_name = "ID")]
-    pub call: Option<u16>,
+    /// The call with this id (first column of `turnpike sessions`); where ids repeat, of this client
+    #[arg(long, value_name = "ID[@CLIENT]")]
+    pub call: Option<CallName>,
     /// All calls of this user
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
@@ -188,7 +221,7 @@ impl KillSelector {
     fn selector(&self) -> Selector {
         // The group sees to it that exactly one is given.
         match (self.call, &self.user, self.client) {
-            (Some(id), ..) => Selector::Call(id),
+            (Some(call), ..) => call.into(),
             (_, Some(name), _) => Selector::User(name.clone()),
             (.., Some(address)) => Selector::Client(address),
             (None, None, None) => Selector::All,
@@ -220,9 +253,9 @@ pub struct CaptureArgs {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = false)]
 pub struct CaptureSelector {
-    /// The call with this id (first column of `turnpike sessions`)
-    #[arg(long, value_name = "ID")]
-    pub call: Option<u16>,
+    /// The call with this id (first column of `turnpike sessions`); where ids repeat, of this client
+    #[arg(long, value_name = "ID[@CLIENT]")]
+    pub call: Option<CallName>,
     /// All calls of the client with this outer or inner address
     #[arg(long, value_name = "ADDRESS")]
     pub client: Option<Ipv4Addr>,
@@ -231,7 +264,7 @@ pub struct CaptureSelector {
 impl CaptureSelector {
     fn selector(&self) -> Selector {
         match (self.call, self.client) {
-            (Some(id), _) => Selector::Call(id),
+            (Some(call), _) => call.into(),
             (None, Some(address)) => Selector::Client(address),
             (None, None) => Selector::All,
         }
@@ -548,6 +581,9 @@ mod tests {
             "turnpike kill",
             "turnpike kill --call 1 --user alice",
             "turnpike kill --call 65536",
+            "turnpike kill --call 17@",
+            "turnpike kill --call 17@nowhere",
+            "turnpike kill --call @10.0.0.1",
             "turnpike kill --client nowhere",
             "turnpike capture --call 1",
             "turnpike capture -w file",
@@ -557,6 +593,16 @@ mod tests {
         ] {
             let error = parse(line).err().unwrap();
             assert_eq!(error.exit_code(), i32::from(exit::USAGE), "{line}");
+        }
+        for (name, client) in [
+            ("17", None),
+            ("17@10.0.0.1", Some(Ipv4Addr::new(10, 0, 0, 1))),
+        ] {
+            let line = format!("turnpike kill --call {name}");
+            let Command::Kill(args) = parse(&line).unwrap().command else {
+                panic!("not kill");
+            };
+            assert_eq!(args.calls.selector(), Selector::Call { id: 17, client });
         }
         let Command::Kill(args) = parse("turnpike kill --client 10.0.0.1").unwrap().command else {
             panic!("not kill");

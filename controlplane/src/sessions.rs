@@ -24,6 +24,36 @@ pub enum Order {
     Displace,
 }
 
+/// The packets of a capture, and the calls that it must be added to now.
+pub type Capturing = (mpsc::Receiver<Packet>, Vec<(CallRef, Arc<Capture>)>);
+
+/// An id without the client's address, and several clients' calls have it.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("several calls have this id; name one of {}", .0.join(", "))]
+pub struct Ambiguous(Vec<String>);
+
+/// How many of the calls meant are listed.
+const LISTED: usize = 8;
+
+/// Refuses an id that several calls have.
+fn unambiguous(
+    selector: &Selector,
+    entries: &BTreeMap<(CallId, CallRef), Entry>,
+) -> Result<(), Ambiguous> {
+    let Selector::Call { id, client: None } = selector else {
+        return Ok(());
+    };
+    let meant = entries
+        .keys()
+        .filter(|(call, _)| call.0 == *id)
+        .map(|(call, name)| format!("{call}@{}", name.peer));
+    let meant: Vec<_> = meant.take(LISTED).collect();
+    if meant.len() > 1 {
+        return Err(Ambiguous(meant));
+    }
+    Ok(())
+}
+
 /// One call as its tunnel published it last.
 #[derive(Clone)]
 pub struct Entry {
@@ -96,9 +126,14 @@ impl Sessions {
     }
 
     /// Tells the tunnels to end every call that `selector` names.
-    pub fn kill(&self, selector: &Selector, cause: Cause) -> Vec<Killed> {
+    ///
+    /// # Errors
+    /// [`Ambiguous`]; then none is told.
+    pub fn kill(&self, selector: &Selector, cause: Cause) -> Result<Vec<Killed>, Ambiguous> {
         let mut killed = Vec::new();
-        for entry in lock(&self.entries).values() {
+        let entries = lock(&self.entries);
+        unambiguous(selector, &entries)?;
+        for entry in entries.values() {
             let Snapshot {
                 call,
                 user,
@@ -116,16 +151,19 @@ impl Sessions {
                 });
             }
         }
-        killed
+        Ok(killed)
     }
 
     /// Starts a capture; answers with its packets and with the calls that it must be added to now. Worker clocks
     /// started at `origin_unix_nanos`, in nanoseconds since 1970.
+    ///
+    /// # Errors
+    /// [`Ambiguous`].
     pub fn capture(
         &self,
         selector: Selector,
         origin_unix_nanos: u64,
-    ) -> (mpsc::Receiver<Packet>, Vec<(CallRef, Arc<Capture>)>) {
+    ) -> Result<Capturing, Ambiguous> {
         let (packets, receiver) = mpsc::channel(CAPTURE_BACKLOG);
         let capture = Arc::new(Capture {
             selector,
@@ -136,13 +174,14 @@ impl Sessions {
         });
         // Listed before the calls are read, as publish() locks in this order too: no call falls between.
         let entries = lock(&self.entries);
+        unambiguous(&capture.selector, &entries)?;
         lock(&self.captures).push(capture.clone());
         let wanted = entries
             .values()
             .filter(|entry| capture.wants(&entry.snapshot))
             .map(|entry| (entry.snapshot.call, capture.clone()))
             .collect();
-        (receiver, wanted)
+        Ok((receiver, wanted))
     }
 }
 
@@ -160,7 +199,14 @@ pub struct Capture {
 impl Capture {
     /// True once for every call that it should be added to.
     fn wants(&self, snapshot: &Snapshot) -> bool {
-        selects(&self.selector, snapshot) && lock(&self.attached).insert(snapshot.call)
+        if !selects(&self.selector, snapshot) {
+            return false;
+        }
+        let mut attached = lock(&self.attached);
+        // An id alone means one call: another client's that gets the same id later is not it.
+        let other = matches!(self.selector, Selector::Call { client: None, .. })
+            && attached.iter().any(|call| call.peer != snapshot.call.peer);
+        !other && attached.insert(snapshot.call)
     }
 }
 
@@ -204,4 +250,92 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use turnpike_protocol::Time;
+
+    use super::*;
+    use crate::tunnel::Stage;
+
+    const PEERS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 7, 0, 2), Ipv4Addr::new(10, 7, 0, 3)];
+
+    fn snapshot(peer: usize, id: u16) -> Snapshot {
+        Snapshot {
+            call: CallRef {
+                local: Ipv4Addr::new(10, 7, 0, 1),
+                peer: PEERS[peer],
+                id: CallId(id),
+            },
+            peer_id: CallId(0),
+            stage: Stage::Up,
+            since: Time::ZERO,
+            user: None,
+            address: None,
+            link: None,
+        }
+    }
+
+    fn call(id: u16, client: Option<Ipv4Addr>) -> Selector {
+        Selector::Call { id, client }
+    }
+
+    #[test]
+    fn an_id_that_two_calls_have_wants_the_client_too() {
+        let sessions = Sessions::default();
+        let (orders, mut told) = mpsc::unbounded_channel();
+        let all = [(0, 17), (1, 17), (1, 18)].map(|(peer, id)| snapshot(peer, id));
+        sessions.publish(1, all.into_iter(), &mut Vec::new(), &orders);
+
+        let refused = sessions.kill(&call(17, None), Cause::Killed).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "several calls have this id; name one of 17@10.7.0.2, 17@10.7.0.3"
+        );
+        assert!(told.try_recv().is_err(), "nobody is told");
+        assert!(sessions.capture(call(17, None), 0).is_err());
+
+        let killed = sessions
+            .kill(&call(17, Some(PEERS[1])), Cause::Killed)
+            .unwrap();
+        assert_eq!((killed.len(), killed[0].client), (1, PEERS[1]));
+        assert_eq!(
+            told.try_recv().unwrap(),
+            Order::Kill(snapshot(1, 17).call, Cause::Killed)
+        );
+        assert!(told.try_recv().is_err(), "the other one is not");
+        assert_eq!(
+            sessions.kill(&call(18, None), Cause::Killed).unwrap().len(),
+            1
+        );
+        assert!(
+            sessions
+                .kill(&call(19, None), Cause::Killed)
+                .unwrap()
+                .is_empty()
+        );
+        let (_, wanted) = sessions.capture(call(17, Some(PEERS[0])), 0).unwrap();
+        assert_eq!(wanted.len(), 1);
+        assert_eq!(wanted[0].0, snapshot(0, 17).call);
+    }
+
+    #[test]
+    fn a_capture_by_id_stays_with_the_call_it_began_with() {
+        let sessions = Sessions::default();
+        let (orders, _told) = mpsc::unbounded_channel();
+        let (_packets, wanted) = sessions.capture(call(17, None), 0).unwrap();
+        assert!(wanted.is_empty());
+        let publish = |snapshot| {
+            let held = &mut Vec::new();
+            sessions
+                .publish(1, core::iter::once(snapshot), held, &orders)
+                .len()
+        };
+        assert_eq!(publish(snapshot(1, 17)), 1);
+        assert_eq!(publish(snapshot(0, 17)), 0);
+        assert_eq!(publish(snapshot(1, 18)), 0);
+    }
 }

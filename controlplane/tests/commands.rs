@@ -126,7 +126,7 @@ impl Backend for OneCall {
         Stats::default()
     }
 
-    async fn kill(&self, selector: Selector, _cause: Cause) -> Vec<Killed> {
+    async fn kill(&self, selector: Selector, _cause: Cause) -> Result<Vec<Killed>, String> {
         let sessions = self.sessions().await;
         let meant = sessions.into_iter().filter(|session| {
             selector.matches(
@@ -136,14 +136,14 @@ impl Backend for OneCall {
                 session.address,
             )
         });
-        meant
+        Ok(meant
             .map(|session| Killed {
                 call_id: session.call_id,
                 user: session.user,
                 client: session.client,
                 address: session.address,
             })
-            .collect()
+            .collect())
     }
 
     async fn capture(&self, _selector: Selector) -> Result<mpsc::Receiver<Packet>, String> {

@@ -210,7 +210,8 @@ async fn an_operator_ends_the_calls_he_names() {
     let killed = rig
         .shared
         .sessions
-        .kill(&Selector::Client(BOB), Cause::Killed);
+        .kill(&Selector::Client(BOB), Cause::Killed)
+        .unwrap();
     assert_eq!(killed.len(), 1);
     assert_eq!(killed[0].client, BOB);
     second.until(|saw| *saw == Saw::Disconnected).await;

@@ -74,8 +74,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Counters of everything.
     fn stats(&self) -> impl Future<Output = Stats> + Send;
 
-    /// Ends every call that `selector` names with this cause; the answer names those that were told to end.
-    fn kill(&self, selector: Selector, cause: Cause) -> impl Future<Output = Vec<Killed>> + Send;
+    /// Ends every call that `selector` names with this cause; the answer names those that were told to end. `Err` says
+    /// why none was, such as an id that several calls have.
+    fn kill(
+        &self,
+        selector: Selector,
+        cause: Cause,
+    ) -> impl Future<Output = Result<Vec<Killed>, String>> + Send;
 
     /// Packets of every call that `selector` names, and of those that come up while the capture runs, through a
     /// channel of [`CAPTURE_BACKLOG`]; a full channel loses packets ([`Packet::lost`]), it never holds up a call.

@@ -136,7 +136,10 @@ async fn converse<B: Backend>(
             Ok(Request::Stats) => Response::Stats(Box::new(backend.stats().await)),
             Ok(Request::Kill { calls }) => {
                 tracing::info!(?calls, "an operator ends calls");
-                Response::Killed(backend.kill(calls, Cause::Killed).await)
+                match backend.kill(calls, Cause::Killed).await {
+                    Ok(killed) => Response::Killed(killed),
+                    Err(why) => Response::Error(why),
+                }
             }
             Ok(Request::Capture { calls }) => match captures.try_acquire() {
                 Err(_) => Response::Error(format!("{MAX_CAPTURES} captures run already")),

@@ -91,7 +91,10 @@ impl Backend for MadeUp {
         stats
     }
 
-    async fn kill(&self, selector: Selector, cause: Cause) -> Vec<Killed> {
+    async fn kill(&self, selector: Selector, cause: Cause) -> Result<Vec<Killed>, String> {
+        if selector == call(99) {
+            return Err("several calls have this id".to_owned());
+        }
         self.killed.lock().unwrap().push((selector.clone(), cause));
         let sessions = [session(17, "alice"), session(18, "bob")];
         let meant = sessions.into_iter().filter(|session| {
@@ -102,24 +105,28 @@ impl Backend for MadeUp {
                 session.address,
             )
         });
-        meant
+        Ok(meant
             .map(|session| Killed {
                 call_id: session.call_id,
                 user: session.user,
                 client: session.client,
                 address: session.address,
             })
-            .collect()
+            .collect())
     }
 
     async fn capture(&self, selector: Selector) -> Result<mpsc::Receiver<Packet>, String> {
-        if selector == Selector::Call(99) {
+        if selector == call(99) {
             return Err("no room".to_owned());
         }
         let (sender, receiver) = mpsc::channel(CAPTURE_BACKLOG);
         self.captures.lock().unwrap().push(sender);
         Ok(receiver)
     }
+}
+
+fn call(id: u16) -> Selector {
+    Selector::Call { id, client: None }
 }
 
 /// A server that runs until the test ends.
@@ -205,7 +212,14 @@ fn selectors_know_both_addresses_and_domains() {
             Some("10.20.0.10".parse().unwrap()),
         )
     };
-    assert!(matches(Selector::Call(17)) && !matches(Selector::Call(18)));
+    assert!(matches(call(17)) && !matches(call(18)));
+    let at = |id, client| Selector::Call {
+        id,
+        client: Some(client),
+    };
+    let outer = session(17, "x").client;
+    assert!(matches(at(17, outer)) && !matches(at(18, outer)));
+    assert!(!matches(at(17, core::net::Ipv4Addr::new(10, 9, 9, 9))));
     assert!(matches(Selector::User("alice".to_owned())));
     assert!(matches(Selector::User("HQ\\alice".to_owned())));
     assert!(!matches(Selector::User("bob".to_owned())));
@@ -286,7 +300,7 @@ async fn silent_operators_do_not_keep_others_waiting() {
 async fn a_capture_streams_until_the_operator_leaves() {
     let running = Running::start();
     let mut client = running.client().await;
-    let calls = Selector::Call(17);
+    let calls = call(17);
     let capturing = client.ask(&Request::Capture { calls }).await.unwrap();
     assert_eq!(capturing, Response::Capturing);
     let sender = running.backend.captures.lock().unwrap()[0].clone();
@@ -332,9 +346,7 @@ async fn a_reader_who_pauses_loses_packets_and_blocks_nobody() {
 #[tokio::test]
 async fn captures_are_few_and_may_be_refused() {
     let running = Running::start();
-    let capture = |id| Request::Capture {
-        calls: Selector::Call(id),
-    };
+    let capture = |id| Request::Capture { calls: call(id) };
     let refused = running.client().await.ask(&capture(99)).await;
     assert_eq!(refused.unwrap_err().to_string(), "no room");
     let mut clients = Vec::new();

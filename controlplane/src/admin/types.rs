@@ -10,8 +10,13 @@ pub use turnpike_dataplane::api::{CallCounters, Mppe, Port};
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Selector {
-    /// The call with this id of ours (on a crowded box ids repeat, once per client: then all of them).
-    Call(u16),
+    /// The call with this id of ours.
+    Call {
+        /// The id.
+        id: u16,
+        /// The client's outer address: beyond 65,535 calls ids repeat, once per client address.
+        client: Option<Ipv4Addr>,
+    },
     /// All calls of this user; the name as the client gave it or as it stands among the users.
     User(String),
     /// All calls of the client with this outer or inner address.
@@ -30,7 +35,9 @@ impl Selector {
         inner: Option<Ipv4Addr>,
     ) -> bool {
         match self {
-            Self::Call(id) => *id == call_id,
+            Self::Call { id, client } => {
+                *id == call_id && client.is_none_or(|client| client == outer)
+            }
             Self::User(name) => {
                 user.is_some_and(|user| user == name || crate::aaa::without_domain(user) == name)
             }
