@@ -247,6 +247,10 @@ impl Core {
             // RFC 2637 §4.3: never out of order.
             Arrival::Duplicate => return Err(Reason::GreDuplicate),
             Arrival::Late => return Err(Reason::GreLate),
+            // Not without a queue.
+            Arrival::Held | Arrival::Awaited { .. } | Arrival::Beyond => {
+                return Err(Reason::GreLate);
+            }
         }
         call.decap.receiver.note_received(now);
         if let Some(due) = call.decap.receiver.ack_due()

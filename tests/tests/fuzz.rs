@@ -61,6 +61,7 @@ targets! {
     pptp_caller
     gre_header
     gre_receiver
+    gre_reorder
     ethernet_ip
     tcp_mss
     icmp

@@ -1,9 +1,11 @@
 //! Sequence and acknowledgement numbers of enhanced GRE (RFC 2637 §4.2 to §4.4), one half for each direction.
 
+mod held;
 mod receiver;
 mod sender;
 
-pub use receiver::{AckSettings, Arrival, MAX_JUMP, Receiver};
+pub use held::{Held, Queue};
+pub use receiver::{AckSettings, Arrival, MAX_HELD, MAX_JUMP, Receiver, Released};
 pub use sender::Sender;
 
 /// A GRE sequence number; compared modulo 2³².

@@ -21,15 +21,26 @@ pub enum Arrival {
     Duplicate,
     /// Behind the last, and too late: discard (RFC 2637 §4.3: never out of order).
     Late,
+    /// Numbers before it have not come, but may: keep it until [`Receiver::release`] names it, and deliver what that
+    /// names now.
+    Held,
+    /// What held packets wait for. Deliver, then what [`Receiver::release`] names.
+    Awaited {
+        /// How many before it were given up.
+        missing: u32,
+    },
+    /// There is no room for it in front of what is held. Numbers have been given up for it: deliver what
+    /// [`Receiver::release`] names, and judge this one again. At most once for a packet.
+    Beyond,
 }
 
 impl Arrival {
-    /// Whether the packet goes on to PPP.
+    /// Whether the packet goes on to PPP at once.
     #[inline]
     pub const fn is_delivered(self) -> bool {
         match self {
-            Self::First | Self::InOrder | Self::Ahead { .. } => true,
-            Self::Duplicate | Self::Late => false,
+            Self::First | Self::InOrder | Self::Ahead { .. } | Self::Awaited { .. } => true,
+            Self::Duplicate | Self::Late | Self::Held | Self::Beyond => false,
         }
     }
 }
@@ -57,18 +68,42 @@ impl Default for AckSettings {
 /// packet; believed at once, it would make every genuine one late for good.
 pub const MAX_JUMP: u32 = 1 << 14;
 
+/// The most packets that a call may hold: as many as [`Receiver`] remembers.
+pub const MAX_HELD: u8 = 64;
+
+/// A packet that was held and is to be delivered now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Released {
+    /// Its number.
+    pub seq: Seq,
+    /// How many numbers before it were given up: they are late from now on.
+    pub missing: u32,
+}
+
 /// State of the receiving half. Plain data.
 ///
-/// Packets that come out of order are discarded, as RFC 2637 §4.3 allows. A queue that waits a bounded time for the
-/// missing ones belongs between [`Receiver::accept`] and delivery: it would hold what is [`Arrival::Ahead`].
+/// RFC 2637 §4.3 forbids delivery out of order. Without a queue, what comes out of order is discarded. With one
+/// ([`Receiver::with_queue`]), a packet that is ahead of a gap is held: the receiver says which number to keep, and
+/// [`Receiver::release`] which one to deliver. The packets themselves, and how long they have been waiting, are the
+/// caller's ([`Held`](crate::gre::Held)).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Receiver {
     settings: AckSettings,
+    /// The highest number received.
     last: Option<Seq>,
     /// A packet came with a number far from the last: the one after it, which would prove it.
     doubtful: Option<Seq>,
     /// Bit n: the number n + 1 before `last` has come.
     came: u64,
+    /// How many packets may be held.
+    queue: u8,
+    /// Numbers after the last one delivered or given up, up to `last`: 0 when nothing is held, else `last` is, and the
+    /// first of them has not come.
+    span: u8,
+    /// The first so many of these are no longer waited for.
+    hopeless: u8,
+    /// Given up since the last delivery.
+    lost: u8,
     /// Packets received since the last acknowledgement went out.
     unacked: u32,
     /// When an acknowledgement has to go out on its own.
@@ -76,76 +111,172 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Nothing received yet.
+    /// Nothing received yet; nothing will be held.
     pub const fn new(settings: AckSettings) -> Self {
         Self {
             settings,
             last: None,
             doubtful: None,
             came: 0,
+            queue: 0,
+            span: 0,
+            hopeless: 0,
+            lost: 0,
             unacked: 0,
             due: Time::MAX,
         }
     }
 
-    /// Judges the number of a data packet and moves on when it is to be delivered.
+    /// The same with a queue for this many packets, [`MAX_HELD`] at most: a packet comes in time when no more than so
+    /// many have overtaken it.
+    #[must_use]
+    pub const fn with_queue(mut self, packets: u8) -> Self {
+        self.queue = if packets > MAX_HELD {
+            MAX_HELD
+        } else {
+            packets
+        };
+        self
+    }
+
+    /// Judges the number of a data packet and moves on when it is to be delivered or held.
     #[inline]
     pub fn accept(&mut self, seq: Seq) -> Arrival {
-        let Some(last) = self.last else {
-            self.last = Some(seq);
-            return Arrival::First;
-        };
+        match self.last {
+            Some(last) if self.span == 0 && seq == last.next() => {
+                self.doubtful = None;
+                self.came = self.came << 1 | 1;
+                self.last = Some(seq);
+                Arrival::InOrder
+            }
+            Some(last) => self.out_of_order(seq, last),
+            None => {
+                self.last = Some(seq);
+                Arrival::First
+            }
+        }
+    }
+
+    fn out_of_order(&mut self, seq: Seq, last: Seq) -> Arrival {
         let distance = seq.distance(last);
-        if distance.unsigned_abs() <= MAX_JUMP {
-            self.doubtful = None;
-        } else if self.doubtful == Some(seq) {
-            self.doubtful = None;
+        if distance.unsigned_abs() > MAX_JUMP {
+            if self.doubtful != Some(seq) {
+                self.doubtful = Some(seq.next());
+                return Arrival::Late;
+            }
+            if self.span > 0 {
+                // Still doubtful: it is judged again.
+                self.hopeless = self.span;
+                return Arrival::Beyond;
+            }
             if distance < 0 {
                 // The peer's numbers are somewhere else altogether.
+                self.doubtful = None;
                 self.last = Some(seq);
                 self.came = 0;
                 return Arrival::First;
             }
-        } else {
-            self.doubtful = Some(seq.next());
-            return Arrival::Late;
         }
+        self.doubtful = None;
         if distance > 0 {
-            let ahead = distance.unsigned_abs();
-            self.came = match ahead {
-                1..64 => (self.came << ahead) | 1 << (ahead - 1),
-                64 => 1 << 63,
-                _ => 0,
-            };
-            self.last = Some(seq);
-            return match ahead {
-                1 => Arrival::InOrder,
-                _ => Arrival::Ahead { missing: ahead - 1 },
-            };
+            return self.ahead(seq, distance.unsigned_abs());
         }
         let behind = distance.unsigned_abs();
         if behind == 0 {
             return Arrival::Duplicate;
         }
-        match 1u64.checked_shl(behind - 1) {
-            Some(bit) if self.came & bit != 0 => Arrival::Duplicate,
-            Some(bit) => {
-                // A second copy of a late packet is a duplicate.
-                self.came |= bit;
-                Arrival::Late
-            }
+        let Some(bit) = 1u64.checked_shl(behind - 1) else {
             // Too far back to know whether it came.
-            None => Arrival::Late,
+            return Arrival::Late;
+        };
+        if self.came & bit != 0 {
+            return Arrival::Duplicate;
+        }
+        // A second copy of a late packet is a duplicate.
+        self.came |= bit;
+        let span = u32::from(self.span);
+        if behind + 1 == span {
+            self.span -= 1;
+            Arrival::Awaited {
+                missing: u32::from(core::mem::take(&mut self.lost)),
+            }
+        } else if behind < span {
+            Arrival::Held
+        } else {
+            Arrival::Late
         }
     }
 
-    /// The highest number received.
+    fn ahead(&mut self, seq: Seq, ahead: u32) -> Arrival {
+        // The first number that is waited for is 1.
+        let place = u32::from(self.span) + ahead;
+        let room = u32::from(self.queue) + 1;
+        if place > room && self.span > 0 {
+            self.hopeless = self.span.min(u8::try_from(place - room).unwrap_or(u8::MAX));
+            return Arrival::Beyond;
+        }
+        self.came = match ahead {
+            1..64 => (self.came << ahead) | 1 << (ahead - 1),
+            64 => 1 << 63,
+            _ => 0,
+        };
+        self.last = Some(seq);
+        match (place, u8::try_from(place)) {
+            (1, _) => Arrival::InOrder,
+            (_, Ok(span)) if place <= room => {
+                self.span = span;
+                Arrival::Held
+            }
+            // Further ahead than the queue is long, and nothing is held: that is an outage, not another order.
+            _ => Arrival::Ahead { missing: ahead - 1 },
+        }
+    }
+
+    /// The next held packet that is to be delivered now. To be asked until there is none whenever
+    /// [`Receiver::accept`] or [`Receiver::give_up`] has changed what is held.
+    pub fn release(&mut self) -> Option<Released> {
+        let last = self.last?;
+        // Of the numbers after the last one delivered, in the highest bits, lowest number first; `last` has no bit.
+        let others = u32::from(self.span).checked_sub(1)?;
+        let held = self.came.checked_shl(64 - others).unwrap_or(0);
+        let missing = held.leading_zeros().min(others);
+        if missing > u32::from(self.hopeless) {
+            self.span -= self.hopeless;
+            self.lost += core::mem::take(&mut self.hopeless);
+            return None;
+        }
+        // `missing` is below 65, as `span` is.
+        let gone = (missing + 1) as u8;
+        self.span -= gone;
+        self.hopeless = self.hopeless.saturating_sub(gone);
+        Some(Released {
+            seq: Seq(last.0.wrapping_sub(self.span.into())),
+            missing: missing + u32::from(core::mem::take(&mut self.lost)),
+        })
+    }
+
+    /// No longer waits for numbers up to `through`; held packets up to there are released.
+    pub fn give_up(&mut self, through: Seq) {
+        if let Some(last) = self.last {
+            let through = through.distance(last).saturating_add(self.span.into());
+            let through = u8::try_from(through.max(0)).unwrap_or(u8::MAX);
+            self.hopeless = self.hopeless.max(through.min(self.span));
+        }
+    }
+
+    /// Whether packets are held.
+    #[inline]
+    pub const fn is_holding(&self) -> bool {
+        self.span > 0
+    }
+
+    /// The highest number received; it is also what acknowledgements name (RFC 2637 §4.2), delivered or held.
     #[inline]
     pub const fn last(&self) -> Option<Seq> {
         self.last
     }
 
-    /// Notes that a data packet was accepted at `now`, so that it gets acknowledged.
+    /// Notes that a data packet was accepted at `now`, delivered or held, so that it gets acknowledged.
     #[inline]
     pub fn note_received(&mut self, now: Time) {
         if self.unacked == 0 {

@@ -150,6 +150,9 @@ impl File {
                     Arrival::First | Arrival::InOrder => 0,
                     Arrival::Ahead { missing } => missing,
                     Arrival::Duplicate | Arrival::Late => continue,
+                    Arrival::Held | Arrival::Awaited { .. } | Arrival::Beyond => {
+                        bail!("frame {frame}: held without a queue")
+                    }
                 };
                 let header =
                     ppp::Frame::parse(&payload).with_context(|| format!("frame {frame}"))?;

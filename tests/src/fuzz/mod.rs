@@ -57,6 +57,11 @@ pub const TARGETS: &[Target] = &[
         seeds: seeds::scripts,
     },
     Target {
+        name: "gre_reorder",
+        run: network::gre_reorder,
+        seeds: seeds::scripts,
+    },
+    Target {
         name: "ethernet_ip",
         run: network::ethernet_ip,
         seeds: seeds::ethernet_frames,

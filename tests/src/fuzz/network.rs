@@ -3,7 +3,9 @@
 use std::net::Ipv4Addr;
 
 use turnpike_protocol::Time;
-use turnpike_protocol::gre::{AckSettings, Arrival, MAX_JUMP, Receiver, Seq};
+use turnpike_protocol::gre::{
+    AckSettings, Arrival, Held, MAX_HELD, MAX_JUMP, Queue, Receiver, Seq,
+};
 use turnpike_protocol::wire::icmp::{self, Message, OVERHEAD};
 use turnpike_protocol::wire::tcp_mss::{Clamped, clamp};
 use turnpike_protocol::wire::{ethernet, gre, ipv4, ipv6};
@@ -79,6 +81,9 @@ pub fn gre_receiver(octets: &[u8]) -> Trace {
             }
             Arrival::Duplicate => assert!(ahead.is_some_and(|ahead| ahead <= 0)),
             Arrival::Late => assert!(far || ahead.is_some_and(|ahead| ahead < 0)),
+            Arrival::Held | Arrival::Awaited { .. } | Arrival::Beyond => {
+                panic!("{arrival:?} without a queue");
+            }
         }
         doubted = (far && !arrival.is_delivered()).then_some(seq);
         if arrival.is_delivered() {
@@ -91,6 +96,96 @@ pub fn gre_receiver(octets: &[u8]) -> Trace {
             assert_eq!(receiver.ack_to_send(), None);
         }
         now += std::time::Duration::from_millis(1);
+    }
+    trace
+}
+
+/// With a queue, too, nothing is delivered twice or backwards, numbers and packets stay together, each number that was
+/// passed over is counted once, nothing is held longer than it may be, and the store keeps its books.
+pub fn gre_reorder(octets: &[u8]) -> Trace {
+    const TIME: u64 = 50_000_000;
+    let mut trace = Trace::default();
+    let mut input = Input(octets);
+    let packets = input.octet();
+    let mut receiver = Receiver::new(AckSettings::default()).with_queue(packets);
+    let mut store = Held::new(1 + usize::from(input.octet() % 80));
+    let mut queue = Queue::EMPTY;
+    let mut number = input.u32();
+    let mut last: Option<Seq> = None;
+    let mut now = Time::from_nanos(1 << 40);
+    let mut deliver = |seq: Seq, missing: u32, anew: bool| {
+        if let Some(last) = last.replace(seq)
+            && !anew
+        {
+            assert_eq!(
+                seq.distance(last).unsigned_abs(),
+                missing + 1,
+                "{last:?} {seq:?}"
+            );
+            assert!(seq.distance(last) > 0);
+        }
+    };
+    while !input.is_empty() {
+        let step = input.octet();
+        number = match step {
+            0..=79 => number.wrapping_add(1),
+            80..=149 => number.wrapping_add(u32::from(step - 80)),
+            150..=209 => number.wrapping_sub(u32::from(step - 150)),
+            210..=219 => number.wrapping_add(u32::from(input.u16())),
+            220..=224 => input.u32(),
+            _ => {
+                now += std::time::Duration::from_millis(u64::from(step - 225));
+                let since = Time::from_nanos(now.as_nanos() - TIME);
+                if let Some(through) = store.waiting_since(queue, since) {
+                    receiver.give_up(through);
+                }
+                while let Some(released) = receiver.release() {
+                    assert_eq!(store.take(&mut queue, released.seq), Some(released.seq));
+                    deliver(released.seq, released.missing, false);
+                }
+                assert!(store.since(queue).is_none_or(|first| first > since));
+                continue;
+            }
+        };
+        let seq = Seq(number);
+        let mut arrival = receiver.accept(seq);
+        let beyond = arrival == Arrival::Beyond;
+        if beyond {
+            while let Some(released) = receiver.release() {
+                assert_eq!(store.take(&mut queue, released.seq), Some(released.seq));
+                deliver(released.seq, released.missing, false);
+            }
+            arrival = receiver.accept(seq);
+        }
+        trace.note((beyond, core::mem::discriminant(&arrival)));
+        let mut in_hand = None;
+        match arrival {
+            Arrival::First => deliver(seq, 0, true),
+            Arrival::InOrder => deliver(seq, 0, false),
+            Arrival::Ahead { missing } | Arrival::Awaited { missing } => {
+                deliver(seq, missing, false);
+            }
+            Arrival::Held => {
+                if let Err(seq) = store.hold(&mut queue, seq, now, seq) {
+                    assert_ne!(packets, 0);
+                    in_hand = Some(seq);
+                    receiver.give_up(seq);
+                }
+            }
+            Arrival::Duplicate | Arrival::Late => continue,
+            Arrival::Beyond => panic!("twice beyond"),
+        }
+        while let Some(released) = receiver.release() {
+            let taken = store
+                .take(&mut queue, released.seq)
+                .or_else(|| in_hand.take());
+            assert_eq!(taken, Some(released.seq));
+            deliver(released.seq, released.missing, false);
+        }
+        assert_eq!(in_hand, None);
+        assert!(store.len() <= usize::from(packets.min(MAX_HELD)));
+        assert_eq!(receiver.is_holding(), !queue.is_empty());
+        assert_eq!(store.is_empty(), queue.is_empty());
     }
     trace
 }
