@@ -20,6 +20,7 @@ use turnpike_dataplane::api::{
 use turnpike_dataplane::mem::MemDevice;
 use turnpike_dataplane::rings::{RingSizes, channels};
 use turnpike_dataplane::table::Table;
+use turnpike_dataplane::worker::Reordering;
 use turnpike_protocol::{CallId, Role};
 
 #[path = "../../dataplane/tests/rig/mod.rs"]
@@ -80,7 +81,7 @@ fn decap(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(BATCH as u64));
     for (name, encryption) in ENCRYPTIONS {
         for size in SIZES {
-            let mut pair = Pair::up(encryption);
+            let mut pair = Pair::up_reordering(encryption, Reordering::default());
             let packet = from_linux(&udp(rig::INNER, rig::INTERNET, size - 20));
             let packets = vec![packet; BATCH];
             group.bench_function(format!("{name}/{size}"), |bencher| {

@@ -21,8 +21,8 @@ const HELD: usize = 64;
 /// The longest that a frame is held back when nothing else passes.
 const HOLD: Duration = Duration::from_millis(2);
 
-/// A frame that is held back lets 1 to this many others pass.
-const OVERTAKERS: u32 = 4;
+/// A frame that is held back lets 1 to this many others pass, unless told otherwise.
+const PLACES: u32 = 4;
 
 /// How much of what passes meets which fate; each a share of 1. For each direction alike.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -33,6 +33,8 @@ pub struct Faults {
     pub duplicate: f64,
     /// Held back until others have passed.
     pub reorder: f64,
+    /// How many others pass at most; 0 stands for 4.
+    pub places: u32,
     /// Where chance begins.
     pub seed: u64,
 }
@@ -56,7 +58,7 @@ impl fmt::Display for BadFaults {
 
 impl core::error::Error for BadFaults {}
 
-/// `loss=1%,duplicate=0.5%,reorder=0.01,seed=7`, in any order, each at most once.
+/// `loss=1%,duplicate=0.5%,reorder=0.01,places=8,seed=7`, in any order.
 impl FromStr for Faults {
     type Err = BadFaults;
 
@@ -74,6 +76,18 @@ impl FromStr for Faults {
                     .map_err(|_| BadFaults(format!("seed {value:?} is not a whole number")))?;
                 continue;
             }
+            if name == "places" {
+                faults.places = value
+                    .parse()
+                    .ok()
+                    .filter(|places| (1..=HELD as u32).contains(places))
+                    .ok_or_else(|| {
+                        BadFaults(format!(
+                            "places {value:?} is not a whole number from 1 to {HELD}"
+                        ))
+                    })?;
+                continue;
+            }
             let share = share(value).ok_or_else(|| {
                 BadFaults(format!(
                     "{value:?} is not a share: write 1% or 0.01, at most 100%"
@@ -85,7 +99,7 @@ impl FromStr for Faults {
                 "reorder" => faults.reorder = share,
                 _ => {
                     return Err(BadFaults(format!(
-                        "{name:?} is not a fault: there are loss, duplicate, reorder, and seed"
+                        "{name:?} is not a fault: there are loss, duplicate, reorder, places, and seed"
                     )));
                 }
             }
@@ -228,8 +242,12 @@ impl<D: Device> Faulty<D> {
         } else if happens(self.faults.duplicate) {
             Fate::Double
         } else if room && happens(self.faults.reorder) {
+            let places = match self.faults.places {
+                0 => PLACES,
+                places => places,
+            };
             Fate::HoldBack {
-                overtakers: 1 + self.chance.next_u32() % OVERTAKERS,
+                overtakers: 1 + self.chance.next_u32() % places,
             }
         } else {
             Fate::Pass
@@ -497,6 +515,7 @@ mod tests {
             loss: 0.05,
             duplicate: 0.05,
             reorder: 0.05,
+            places: 0,
             seed: 1,
         };
         let (received, sent, books) = run(faults, 4000);
@@ -517,6 +536,24 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_later_than_by_the_places() {
+        for places in [1, 8] {
+            let faults = Faults {
+                reorder: 0.05,
+                places,
+                ..Faults::default()
+            };
+            let (received, ..) = run(faults, 4000);
+            let late = |at: usize| {
+                let number = received[at];
+                received[..at].iter().filter(|n| **n > number).count()
+            };
+            let latest = (0..received.len()).map(late).max();
+            assert_eq!(latest, Some(places as usize));
+        }
+    }
+
+    #[test]
     fn the_same_seed_is_the_same_chance() {
         let faults = Faults {
             loss: 0.1,
@@ -530,11 +567,12 @@ mod tests {
     #[test]
     fn descriptions() {
         assert_eq!(
-            "loss=1%,duplicate=0.5%, reorder=0.01,seed=7".parse(),
+            "loss=1%,duplicate=0.5%, reorder=0.01,places=8,seed=7".parse(),
             Ok(Faults {
                 loss: 0.01,
                 duplicate: 0.005,
                 reorder: 0.01,
+                places: 8,
                 seed: 7
             })
         );
@@ -544,6 +582,8 @@ mod tests {
             "loss=-1%",
             "corrupt=1%",
             "seed=x",
+            "places=0",
+            "places=65",
             "loss=nan",
         ] {
             assert!(bad.parse::<Faults>().is_err(), "{bad}");

@@ -512,7 +512,10 @@ fn ports_config(config: &Config, workers: usize) -> PortsConfig {
             addresses: vec![config.network.server_address.into()],
         },
         workers,
-        sizes: Sizes::default(),
+        sizes: Sizes {
+            held: config.gre.reordering.chunks(),
+            ..Sizes::default()
+        },
     }
 }
 
@@ -536,6 +539,7 @@ fn worker_config(config: &Config, id: WorkerId, owners: &Owners, ports: &Ports) 
         server_address: Some(config.network.server_address),
         source_check: config.access.source_check,
         acks: AckSettings::default(),
+        reordering: config.gre.reordering,
     }
 }
 

@@ -346,6 +346,8 @@ pub struct CallCounters {
     pub gre_sent: u64,
     /// GRE sequence numbers that never came.
     pub missing: u64,
+    /// GRE packets that waited for earlier ones (reordering).
+    pub held: u64,
     /// Packets of this call dropped under any name.
     pub dropped: u64,
     /// Nanoseconds on the worker's clock of the last GRE packet from the peer; 0 when there was none.

@@ -43,7 +43,8 @@ pub(crate) enum Gate {
     Encrypted,
 }
 
-/// State of the direction from the peer. The keys come last: a packet in clear does not touch them.
+/// State of the direction from the peer. The keys come last, but for what is seldom counted: a packet in clear does not
+/// touch them.
 #[repr(C)]
 pub(crate) struct Decap {
     /// Our outer address. Fixed.
@@ -56,6 +57,8 @@ pub(crate) struct Decap {
     pub(crate) capture: bool,
     /// Largest TCP segment to be announced, in octets. Fixed while the terms stay.
     pub(crate) mss: u16,
+    /// Packets that wait for earlier ones.
+    pub(crate) queue: gre::Queue,
     /// GRE numbers that never came since the last MPPE packet. Per packet.
     pub(crate) mppe_missing: u32,
     /// Per packet.
@@ -68,10 +71,11 @@ pub(crate) struct Decap {
     pub(crate) packets: u64,
     /// Per packet.
     pub(crate) octets: u64,
-    pub(crate) missing: u64,
-    pub(crate) dropped: u64,
     /// Running keys. Per packet.
     pub(crate) decryptor: Option<Decryptor>,
+    pub(crate) missing: u64,
+    pub(crate) held: u64,
+    pub(crate) dropped: u64,
 }
 
 /// State of the direction to the peer. The keys come last: a packet in clear does not touch them.
@@ -147,7 +151,7 @@ impl Call {
         peer_id: CallId,
         hop: Hop,
         mac: MacAddr,
-        acks: gre::AckSettings,
+        receiver: gre::Receiver,
     ) -> Self {
         Self {
             decap: Decap {
@@ -156,13 +160,15 @@ impl Call {
                 gate: Gate::Closed,
                 capture: false,
                 mss: u16::MAX,
+                queue: gre::Queue::EMPTY,
                 mppe_missing: 0,
-                receiver: gre::Receiver::new(acks),
+                receiver,
                 last_received: Time::ZERO,
                 gre_received: 0,
                 packets: 0,
                 octets: 0,
                 missing: 0,
+                held: 0,
                 dropped: 0,
                 decryptor: None,
             },
@@ -247,6 +253,7 @@ impl Call {
             gre_received: self.decap.gre_received,
             gre_sent: self.encap.gre_sent,
             missing: self.decap.missing,
+            held: self.decap.held,
             dropped: self.decap.dropped + self.encap.dropped,
             last_received_ns: self.decap.last_received.as_nanos(),
             mppe_receive: self.cold.mppe_receive,

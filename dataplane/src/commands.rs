@@ -3,6 +3,7 @@
 use core::net::Ipv4Addr;
 
 use turnpike_protocol::Time;
+use turnpike_protocol::gre;
 use turnpike_protocol::mppe::Direction;
 
 use crate::api::{CallRef, Command, Event, Port};
@@ -106,7 +107,7 @@ impl<D: Device> Path<D> {
             }
             Command::Capture { call, on } => self.with_call(call, |known| known.capture(*on)),
             Command::Close { call } => {
-                let closed = self.close(call);
+                let closed = self.close(call, now);
                 self.core.events.answer(Event::Closed {
                     call: *call,
                     counters: closed.as_ref().map(Call::counters).unwrap_or_default(),
@@ -150,10 +151,11 @@ impl<D: Device> Path<D> {
             .hops
             .acquire(Port::Access, via)
             .ok_or(Reason::NeighboursFull)?;
-        let acks = core.config.acks;
+        let receiver =
+            gre::Receiver::new(core.config.acks).with_queue(core.config.reordering.packets);
         if core
             .calls
-            .open(Call::new(call, peer_id, hop, mac, acks))
+            .open(Call::new(call, peer_id, hop, mac, receiver))
             .is_none()
         {
             core.hops.release(hop);
@@ -162,8 +164,10 @@ impl<D: Device> Path<D> {
         Ok(())
     }
 
-    fn close(&mut self, call: &CallRef) -> Result<Call, Reason> {
+    fn close(&mut self, call: &CallRef, now: Time) -> Result<Call, Reason> {
         let slot = self.slot(call)?;
+        // What came before the end is delivered.
+        self.release_all(slot, now);
         let core = &mut self.core;
         let closed = core.calls.close(slot).ok_or(Reason::NoSuchCall)?;
         core.acks.remove(slot);

@@ -61,7 +61,7 @@ named! {
         SourceUnknown = "source-unknown", "GRE for a call that has not shown by a valid LCP frame where its GRE comes from";
         WrongDestination = "wrong-destination", "GRE for a known call to another of our addresses than it was dialled on";
         GreLate = "gre-late", "GRE number before the last one delivered";
-        GreDuplicate = "gre-duplicate", "GRE number equal to the last one delivered";
+        GreDuplicate = "gre-duplicate", "GRE number that came before";
         EmptyPayload = "empty-payload", "GRE packet with a number and no payload";
         PppShort = "ppp-short", "PPP frame without a whole protocol number";
         FrameTooLong = "frame-too-long", "control frame longer than RFC 2637 allows";
@@ -119,6 +119,11 @@ named! {
         Decapsulated = "decapsulated", "inner packets taken out of tunnels and forwarded";
         Encapsulated = "encapsulated", "inner packets put into tunnels";
         Missing = "missing", "GRE numbers that never came";
+        Held = "reorder-held", "GRE packets that waited for earlier ones";
+        Released = "reorder-released", "GRE packets that waited and were delivered in order";
+        ReorderTimeouts = "reorder-timeouts", "times a call stopped waiting because a packet had waited long enough";
+        ReorderFull = "reorder-full", "times a call stopped waiting because there was no room for one more packet";
+        ReorderFlushed = "reorder-flushed", "GRE packets that waited until their call ended, and were delivered";
         Fragmented = "fragmented", "inner packets that went into their tunnel in pieces";
         FragmentsMade = "fragments-made", "fragments of inner packets made";
         IcmpSent = "icmp-sent", "ICMP errors sent";
@@ -257,6 +262,8 @@ impl Counters {
                     Total::AcksSent,
                     Total::FragmentsMade,
                     Total::IcmpSent,
+                    // What is held has gone to the queue, and comes again from there.
+                    Total::Released,
                 ]),
             went: ports(&*self.transmitted)
                 + totals(&[
@@ -264,6 +271,7 @@ impl Counters {
                     Total::FramesReceived,
                     Total::AcksReceived,
                     Total::Fragmented,
+                    Total::Held,
                 ])
                 + dropped.map(|(_, count)| count).sum::<u64>(),
         }

@@ -2,7 +2,7 @@
 
 use core::net::Ipv4Addr;
 
-use turnpike_protocol::gre::Arrival;
+use turnpike_protocol::gre::{Arrival, Seq};
 use turnpike_protocol::mppe::Refusal;
 use turnpike_protocol::wire::ethernet::{self, MacAddr};
 use turnpike_protocol::wire::gre;
@@ -39,8 +39,22 @@ pub(crate) enum Verdict {
     },
     /// An inner packet for an address of ours that no call has.
     Unused { at: usize, len: usize },
+    /// A GRE packet out of order: what its number is, and where its payload lies.
+    Reorder {
+        slot: u32,
+        seq: Seq,
+        arrival: Arrival,
+        segment: Segment,
+    },
     /// A PPP frame to be sent to the peer of the call it came from.
     Answer { at: usize, len: usize, slot: u32 },
+}
+
+/// Where in a frame a GRE payload lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Segment {
+    start: u16,
+    end: u16,
 }
 
 /// Where in a frame the GRE packet lies, and who sent it.
@@ -237,29 +251,42 @@ impl Core {
             self.counters.add(Total::AcksReceived, 1);
             return Ok(Verdict::Done);
         };
+        let payload = outer.gre.payload_range();
+        // A frame is much shorter than 65,536 octets.
+        let segment = Segment {
+            start: (outer.at + payload.start) as u16,
+            end: (outer.at + payload.end) as u16,
+        };
         match call.decap.receiver.accept(seq) {
             Arrival::First | Arrival::InOrder => {}
-            Arrival::Ahead { missing } => {
-                call.decap.mppe_missing = call.decap.mppe_missing.saturating_add(missing);
-                call.decap.missing += u64::from(missing);
-                self.counters.add(Total::Missing, u64::from(missing));
-            }
+            Arrival::Ahead { missing } => self.note_missing(slot, missing),
             // RFC 2637 §4.3: never out of order.
             Arrival::Duplicate => return Err(Reason::GreDuplicate),
             Arrival::Late => return Err(Reason::GreLate),
-            // Not without a queue.
-            Arrival::Held | Arrival::Awaited { .. } | Arrival::Beyond => {
-                return Err(Reason::GreLate);
+            arrival @ (Arrival::Held | Arrival::Awaited { .. } | Arrival::Beyond) => {
+                return Ok(Verdict::Reorder {
+                    slot,
+                    seq,
+                    arrival,
+                    segment,
+                });
             }
         }
-        call.decap.receiver.note_received(now);
-        if let Some(due) = call.decap.receiver.ack_due()
-            && (due <= now || !self.acks.contains(slot))
-        {
-            self.acks.insert(slot, due);
-        }
-        let payload = outer.gre.payload_range();
-        let (start, end) = (outer.at + payload.start, outer.at + payload.end);
+        self.note_received(slot, now);
+        self.deliver(bytes, segment, slot, now)
+    }
+
+    /// A GRE payload whose turn it is: PPP, and what is in it.
+    #[inline]
+    pub(crate) fn deliver(
+        &mut self,
+        bytes: &mut [u8],
+        segment: Segment,
+        slot: u32,
+        now: Time,
+    ) -> Result<Verdict, Reason> {
+        let call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
+        let (start, end) = (usize::from(segment.start), usize::from(segment.end));
         if start == end {
             return Err(Reason::EmptyPayload);
         }

@@ -15,7 +15,6 @@ pub mod worker;
 pub mod xdp;
 pub mod xsk;
 
-mod acks;
 mod bucket;
 mod call;
 mod ccp;
@@ -28,4 +27,6 @@ mod handoff;
 mod next_hops;
 mod path;
 mod refusal;
+mod reorder;
 mod routes;
+mod wheel;

@@ -9,7 +9,6 @@ use turnpike_protocol::wire::ipv4;
 use turnpike_protocol::wire::tcp_mss::{self, Clamped};
 use turnpike_protocol::{CallId, Role, Time};
 
-use crate::acks::{self, Acks};
 use crate::api::{CallRef, CaptureSide, Direction, Port, PortInfo, WorkerId};
 use crate::bucket::{Bucket, Limits};
 use crate::call::Calls;
@@ -20,8 +19,10 @@ use crate::device::{BATCH, Batch, Device, Frame, Refused};
 use crate::encap::{self, ROOM};
 use crate::handoff::{Origin, Peers};
 use crate::next_hops::{Hop, NextHops};
+use crate::reorder::Reorder;
 use crate::rings::{CaptureSender, EventSender};
 use crate::routes::{Routes, Target};
+use crate::wheel::{self, Wheel};
 use crate::worker::WorkerConfig;
 
 /// ICMP errors of one kind that one worker sends: as Linux does in all (`icmp_msgs_per_sec`). Those about packets that
@@ -46,7 +47,9 @@ pub(crate) struct Core {
     pub(crate) hops: NextHops,
     /// Next hop of inner packets, on the uplink.
     pub(crate) uplink: Option<Hop>,
-    pub(crate) acks: Acks,
+    /// Calls that owe an acknowledgement, and when.
+    pub(crate) acks: Wheel,
+    pub(crate) reorder: Reorder,
     pub(crate) icmp: Bucket,
     pub(crate) icmp_too_big: Bucket,
     pub(crate) events: EventSender,
@@ -67,7 +70,8 @@ impl Core {
             // One for each call, a few for neighbours that no call uses.
             hops: NextHops::new(config.calls + 1024),
             uplink: None,
-            acks: Acks::new(config.calls),
+            acks: Wheel::new(config.calls),
+            reorder: Reorder::new(&config.reordering, config.calls),
             icmp: Bucket::new(ICMP_LIMITS),
             icmp_too_big: Bucket::new(ICMP_LIMITS),
             events,
@@ -204,7 +208,13 @@ impl<D: Device> Path<D> {
     }
 
     #[inline]
-    fn carry_out(&mut self, mut frame: Frame, verdict: Verdict, arrival: Arrival, now: Time) {
+    pub(crate) fn carry_out(
+        &mut self,
+        mut frame: Frame,
+        verdict: Verdict,
+        arrival: Arrival,
+        now: Time,
+    ) {
         match verdict {
             Verdict::Done => self.device.release(frame),
             Verdict::Host { at, len } => {
@@ -239,6 +249,12 @@ impl<D: Device> Path<D> {
                     self.drop(frame, Reason::NoHeadroom);
                 }
             }
+            Verdict::Reorder {
+                slot,
+                seq,
+                arrival,
+                segment,
+            } => self.reorder(frame, slot, seq, arrival, segment, now),
             Verdict::Answer { at, len, slot } => {
                 if frame.cut_front(at) && frame.set_len(len) {
                     self.send_ppp(frame, slot, now);
@@ -503,7 +519,7 @@ impl<D: Device> Path<D> {
             // Data may have carried it meanwhile, and more may have come since.
             match call.decap.receiver.ack_due() {
                 None => continue,
-                Some(due) if acks::is_later(due, now) => {
+                Some(due) if wheel::is_later(due, now) => {
                     self.core.acks.insert(slot, due);
                     continue;
                 }

@@ -10,15 +10,16 @@ use turnpike_protocol::gre::AckSettings;
 use turnpike_protocol::wire::ethernet::MacAddr;
 use turnpike_protocol::{Role, Time};
 
-use crate::acks;
 use crate::api::{Command, Datagram, Owners, Port, PortInfo, SourceCheck, WorkerId};
 use crate::commands;
 use crate::counters::{Counters, Total};
 use crate::device::{BATCH, Batch, Device};
 use crate::handoff::Origin;
 use crate::path::{Arrival, Core, Path};
+pub use crate::reorder::{MAX_TIME, Reordering};
 use crate::rings::WorkerEnd;
 use crate::wake::Wake;
+use crate::wheel;
 
 /// Datagrams from Linux that one turn takes: each may be a whole chain of fragments, but they are few.
 const DATAGRAMS: usize = 16;
@@ -50,6 +51,8 @@ pub struct WorkerConfig {
     pub server_address: Option<Ipv4Addr>,
     /// When acknowledgements go out on their own; a delay above 120 ms is cut to that.
     pub acks: AckSettings,
+    /// How packets that overtook each other are put back in order.
+    pub reordering: Reordering,
 }
 
 /// What a turn found.
@@ -82,7 +85,8 @@ pub struct Worker<D> {
 impl<D: Device> Worker<D> {
     /// A worker without calls. All memory that it will ever use is allocated here.
     pub fn new(mut config: WorkerConfig, device: D, end: WorkerEnd) -> Self {
-        config.acks.delay = config.acks.delay.min(acks::MAX_DELAY);
+        config.acks.delay = config.acks.delay.min(wheel::MAX_DELAY);
+        config.reordering = config.reordering.bounded();
         Self {
             handed_over: vec![0; end.peers.incoming.len()],
             path: Path {
@@ -138,13 +142,18 @@ impl<D: Device> Worker<D> {
         }
         self.take_parcels(now);
         self.take_datagrams(datagrams, now);
+        self.path.release_overdue(now);
+        if self.stopped {
+            self.path.release_everything(now);
+        }
         self.path.send_acks(now);
         self.finish();
         let busy = taken || datagrams > 0 || executed > 0;
         if busy {
             self.path.core.counters.add(Total::Turns, 1);
         }
-        let mut next = self.path.core.acks.next();
+        let due = [self.path.core.acks.next(), self.path.core.reorder.next()];
+        let mut next = due.into_iter().flatten().min();
         if stalled {
             let again = now + STALL;
             next = Some(next.map_or(again, |next| next.min(again)));
@@ -269,8 +278,9 @@ impl<D: Device> Worker<D> {
         }
         let accounts = self.path.device.accounts();
         debug_assert_eq!(
-            accounts.held, accounts.total,
-            "a turn must leave every chunk with the device"
+            accounts.held + self.path.core.reorder.len(),
+            accounts.total,
+            "a turn must leave every chunk with the device, or in a queue"
         );
     }
 

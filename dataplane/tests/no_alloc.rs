@@ -9,6 +9,7 @@ use std::cell::Cell;
 use rig::*;
 use turnpike_dataplane::api::{Command, Encryption, Event, FrameBytes, Port};
 use turnpike_dataplane::counters::{Reason, Total};
+use turnpike_dataplane::worker::Reordering;
 use turnpike_protocol::CallId;
 
 thread_local! {
@@ -48,7 +49,7 @@ fn the_allocator_counts() {
 #[test]
 fn a_worker_allocates_nothing() {
     for encryption in [Encryption::Plain, Encryption::Required] {
-        let mut pair = Pair::up(encryption);
+        let mut pair = Pair::up_reordering(encryption, Reordering::default());
         pair.server.tell(Command::Capture {
             call: AT_SERVER,
             on: true,
@@ -75,6 +76,11 @@ fn a_worker_allocates_nothing() {
             gre_to_server(AT_SERVER.id, Some(9001), None, &[0x21; 40]),
             gre_to_server(AT_SERVER.id, Some(9002), None, &reset_request(1, &[])),
             gre_to_server(AT_SERVER.id, Some(9003), None, &configure_request(9)),
+            // Held, released by what they wait for, held until time is over.
+            gre_to_server(AT_SERVER.id, Some(9006), None, &echo),
+            gre_to_server(AT_SERVER.id, Some(9005), None, &echo),
+            gre_to_server(AT_SERVER.id, Some(9004), None, &echo),
+            gre_to_server(AT_SERVER.id, Some(9009), None, &echo),
         ];
         let server = &mut pair.server;
         let mut events = 0;
@@ -139,6 +145,8 @@ fn a_worker_allocates_nothing() {
         assert!(events >= 12 && octets > 3000, "{events} {octets}");
         assert_eq!(pair.server.total(Total::FragmentsMade), 2);
         assert_eq!(pair.server.total(Total::IcmpSent), 2);
+        assert_eq!(pair.server.total(Total::Released), 3);
+        assert_eq!(pair.server.total(Total::ReorderTimeouts), 1);
         assert_eq!(pair.server.worker.counters().reason(Reason::UnknownCall), 1);
         assert!(pair.server.total(Total::Captured) > 5);
         assert!(pair.server.total(Total::Decapsulated) >= 3);

@@ -5,6 +5,8 @@ mod rig;
 use proptest::prelude::*;
 use rig::*;
 use turnpike_dataplane::api::{CallRef, Command, Encryption, Forward, Port};
+use turnpike_dataplane::counters::Total;
+use turnpike_dataplane::worker::Reordering;
 use turnpike_protocol::CallId;
 
 /// Somebody else's call on the same server.
@@ -15,8 +17,8 @@ const WITNESS: CallRef = CallRef {
 };
 const WITNESS_INNER: core::net::Ipv4Addr = core::net::Ipv4Addr::new(10, 20, 0, 33);
 
-fn with_witness(encryption: Encryption) -> Pair {
-    let mut pair = Pair::up(encryption);
+fn with_witness(encryption: Encryption, reordering: Reordering) -> Pair {
+    let mut pair = Pair::up_reordering(encryption, reordering);
     for command in [
         Command::Open {
             call: WITNESS,
@@ -51,10 +53,13 @@ proptest! {
     #[test]
     fn noise_on_every_port(
         encrypted in any::<bool>(),
+        queue in 0_u8..5,
         packets in prop::collection::vec((0_u8..6, edits(), 0_usize..1500, any::<u16>()), 1..40),
     ) {
         let encryption = if encrypted { Encryption::Required } else { Encryption::Plain };
-        let mut pair = with_witness(encryption);
+        // Also one that is full at times.
+        let reordering = Reordering { packets: 4 * queue, total: 5, ..Reordering::default() };
+        let mut pair = with_witness(encryption, reordering);
         let mut seq = 0;
         for (kind, edits, size, number) in packets {
             let up = udp(INNER, INTERNET, size.min(1380));
@@ -89,6 +94,7 @@ proptest! {
         }
         pair.server.pass(core::time::Duration::from_millis(200));
         let counters = pair.server.worker.counters();
+        prop_assert_eq!(counters.total(Total::Held), counters.total(Total::Released));
         // Every packet that came or was made has gone out, ended somewhere, or was dropped under a name.
         let balance = counters.balance();
         prop_assert_eq!(balance.came, balance.went);
@@ -98,7 +104,7 @@ proptest! {
 
     #[test]
     fn noise_alone(port in 0_usize..3, frame in prop::collection::vec(any::<u8>(), 0..200)) {
-        let mut pair = with_witness(Encryption::Plain);
+        let mut pair = with_witness(Encryption::Plain, Reordering::default());
         pair.server.receive(Port::ALL[port], [&frame]);
         pair.client.receive(Port::ALL[port], [&frame]);
         prop_assert!(pair.server.worker.counters().reasons().count() > 0);

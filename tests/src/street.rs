@@ -39,6 +39,7 @@ pub const HEADERS: usize = ETHERNET + 20;
 pub const SIZES: Sizes = Sizes {
     ring: 256,
     worker: 256,
+    held: 0,
     huge_pages: false,
 };
 

@@ -22,7 +22,7 @@ use turnpike_dataplane::api::{
 };
 use turnpike_dataplane::mem::MemDevice;
 use turnpike_dataplane::rings::{ControlEnd, RingSizes, channels};
-use turnpike_dataplane::worker::{Worker, WorkerConfig};
+use turnpike_dataplane::worker::{Reordering, Worker, WorkerConfig};
 use turnpike_protocol::gre::{AckSettings, Seq};
 use turnpike_protocol::mppe::Policy;
 use turnpike_protocol::mschap::NtHash;
@@ -114,6 +114,7 @@ impl World {
                     server_address: Some(INNER),
                     source_check: SourceCheck::Strict,
                     acks: AckSettings::default(),
+                    reordering: Reordering::default(),
                 };
                 let device = MemDevice::new(256).without(Port::Uplink);
                 Node {

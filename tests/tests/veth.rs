@@ -21,7 +21,7 @@ use turnpike_dataplane::netdev::Netlink;
 use turnpike_dataplane::ports::{Mode, ModeChoice, Nic};
 use turnpike_dataplane::rings::{self, RingSizes};
 use turnpike_dataplane::wake::Wake;
-use turnpike_dataplane::worker::{Worker, WorkerConfig};
+use turnpike_dataplane::worker::{Reordering, Worker, WorkerConfig};
 use turnpike_dataplane::xsk::Xsk;
 use turnpike_protocol::gre::AckSettings;
 use turnpike_protocol::{CallId, Role, Time};
@@ -487,6 +487,7 @@ fn icmp_errors_of_a_worker_reach_the_internet() {
                 server_address: Some(INNER_SERVER),
                 source_check: SourceCheck::Strict,
                 acks: AckSettings::default(),
+                reordering: Reordering::default(),
             };
             let mut worker = Worker::new(config, xsks.remove(0), end);
             let start = Instant::now();

@@ -346,6 +346,7 @@ fn long_gre(octets: u16) -> Vec<u8> {
 const SIZES: Sizes = Sizes {
     ring: 256,
     worker: 64,
+    held: 0,
     huge_pages: false,
 };
 

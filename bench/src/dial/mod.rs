@@ -131,7 +131,10 @@ pub struct Dial {
     /// Hang up after so many seconds, counted from when all calls are up [default: at SIGINT]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub hold: Option<Duration>,
-    /// Lose, double and reorder GRE both ways: loss=1%,duplicate=1%,reorder=1%,seed=1
+    /// Packets that may wait for an earlier one; 0 discards what comes out of order
+    #[arg(long, value_name = "PACKETS", default_value_t = 32, value_parser = clap::value_parser!(u8).range(0..=64))]
+    pub reorder: u8,
+    /// Lose, double and reorder GRE both ways: loss=1%,duplicate=1%,reorder=1%,places=4,seed=1
     #[arg(long, value_name = "FAULTS")]
     pub fault: Option<Faults>,
     /// Send so many numbered UDP datagrams per second on each call to an echo responder

@@ -18,7 +18,7 @@ use turnpike_dataplane::ports::{HostConfig, Nic, Ports, PortsConfig};
 use turnpike_dataplane::rings::{ControlEnd, RingSizes, channel};
 use turnpike_dataplane::thread;
 use turnpike_dataplane::wake::Wake;
-use turnpike_dataplane::worker::{Worker, WorkerConfig};
+use turnpike_dataplane::worker::{Reordering, Worker, WorkerConfig};
 use turnpike_dataplane::xsk::{Sizes, Xsk};
 use turnpike_protocol::Role;
 use turnpike_protocol::gre::AckSettings;
@@ -206,6 +206,10 @@ fn start_worker(
         server_address: None,
         source_check: SourceCheck::Strict,
         acks: AckSettings::default(),
+        reordering: Reordering {
+            packets: options.reorder,
+            ..Reordering::default()
+        },
     };
     let device = Faulty::new(xsk, options.fault.unwrap_or_default());
     let books = device.books();

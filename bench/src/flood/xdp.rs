@@ -41,6 +41,8 @@ const SIZES: Sizes = Sizes {
     ring: 512,
     // Written into before they are offered, so that a full ring does not starve the writer.
     worker: BATCH as u32,
+    // It sends only.
+    held: 0,
     huge_pages: false,
 };
 

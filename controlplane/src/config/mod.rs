@@ -19,6 +19,7 @@ use std::path::PathBuf;
 
 use ipnet::Ipv4Net;
 use turnpike_dataplane::api::SourceCheck;
+use turnpike_dataplane::worker::Reordering;
 use turnpike_protocol::mppe::Policy;
 
 pub(crate) use finding::Source;
@@ -51,6 +52,8 @@ pub struct Config {
     pub host: Host,
     /// Inner addresses and what clients are told about them.
     pub network: Network,
+    /// Tunnel packets.
+    pub gre: Gre,
     /// Who may come in, and how.
     pub auth: Auth,
     /// Users of the configuration file; [`load`] adds those of the `chap-secrets` file.
@@ -191,6 +194,13 @@ pub struct Network {
     /// The prefixes that hold the pool and all fixed addresses of the configuration file, as few as cover exactly
     /// these: for XDP, for Linux' routes, and for `Command::Pool`.
     pub prefixes: Vec<Ipv4Net>,
+}
+
+/// `[gre]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gre {
+    /// How packets that overtook each other are put back in order.
+    pub reordering: Reordering,
 }
 
 /// `[auth]`.

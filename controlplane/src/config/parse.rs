@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use toml::de::DeTable;
 use turnpike_dataplane::api::SourceCheck;
 use turnpike_dataplane::ports::{MAX_HOST_NAME, peer_name};
+use turnpike_dataplane::worker::{MAX_TIME, Reordering};
+use turnpike_protocol::gre::MAX_HELD;
 use turnpike_protocol::mppe::Policy;
 
 use super::finding::Faults;
@@ -16,8 +18,8 @@ use super::network::{NetworkAt, host_address, network_of, outside_pool, with_fix
 use super::read::{At, Reader, Section};
 use super::users::users_of;
 use super::{
-    Access, Auth, Config, Host, Interface, Limits, Listen, Loaded, Log, LogFormat, Server, Uplink,
-    XdpMode,
+    Access, Auth, Config, Gre, Host, Interface, Limits, Listen, Loaded, Log, LogFormat, Server,
+    Uplink, XdpMode,
 };
 use crate::aaa::Users;
 use crate::applicants::default_limit;
@@ -74,6 +76,7 @@ fn document_of(reader: &mut Reader<'_>, mut document: Section<'_>, broken: bool)
     let uplink = document.table(reader, "uplink", "[uplink]");
     let host = document.table(reader, "host", "[host]");
     let network = document.table(reader, "network", "[network]");
+    let gre = document.table(reader, "gre", "[gre]");
     let auth = document.table(reader, "auth", "[auth]");
     let users = document.tables(reader, "user", "[[user]]");
     let limits = document.table(reader, "limits", "[limits]");
@@ -93,6 +96,7 @@ fn document_of(reader: &mut Reader<'_>, mut document: Section<'_>, broken: bool)
         "server_address = \"10.20.0.1\" and pool = [\"10.20.0.10-10.20.0.250\"]",
     )
     .and_then(|section| network_of(reader, section, broken));
+    let gre = gre_of(reader, gre);
     let auth = auth_of(reader, auth);
     let addresses = network.as_ref();
     let users = users_of(reader, users, addresses, &listen, broken);
@@ -118,6 +122,7 @@ fn document_of(reader: &mut Reader<'_>, mut document: Section<'_>, broken: bool)
         },
         host,
         network,
+        gre,
         auth,
         users,
         limits,
@@ -426,6 +431,40 @@ fn host_of(
     Host {
         interface: interface.value,
     }
+}
+
+fn gre_of(reader: &mut Reader<'_>, section: Option<Section<'_>>) -> Gre {
+    let mut reordering = Reordering::default();
+    if let Some(mut section) = section {
+        let packets = section.number(
+            reader,
+            "reorder_packets",
+            0..=u64::from(MAX_HELD),
+            "write how many packets of a call may wait for an earlier one: 32 suits most paths, 64 is the most, 0 discards what comes out of order",
+        );
+        if let Some(packets) = packets.and_then(|packets| u8::try_from(packets.value).ok()) {
+            reordering.packets = packets;
+        }
+        if let Some(time) = section.duration(
+            reader,
+            "reorder_time",
+            Duration::from_millis(1)..=MAX_TIME,
+            "50ms",
+        ) {
+            reordering.time = time.value;
+        }
+        let total = section.number(
+            reader,
+            "reorder_total",
+            1..=65_535,
+            "write how many packets all calls of a worker may hold: 2048, which takes 4 MiB; to turn reordering off, write reorder_packets = 0",
+        );
+        if let Some(total) = total.and_then(|total| u32::try_from(total.value).ok()) {
+            reordering.total = total;
+        }
+        section.finish(reader);
+    }
+    Gre { reordering }
 }
 
 fn auth_of(reader: &mut Reader<'_>, section: Option<Section<'_>>) -> Auth {

@@ -68,6 +68,7 @@ fn little_is_enough() {
     assert_eq!(config.network.mtu, 1400);
     assert_eq!(config.network.dns, [None; 2]);
     assert_eq!(config.auth.mppe, Policy::Require);
+    assert_eq!(config.gre.reordering, Reordering::default());
     assert_eq!(config.limits.calls, 241);
     assert_eq!(config.limits.connections_per_source, 64);
     assert_eq!(config.limits.unauthenticated_per_source, 60);
@@ -103,6 +104,10 @@ pool = ["10.21.0.0/24", "10.20.0.10-10.20.0.13"]
 dns = ["10.20.0.1", "9.9.9.9"]
 nbns = ["10.20.0.2"]
 mtu = 1300
+[gre]
+reorder_packets = 16
+reorder_time = "20ms"
+reorder_total = 100
 [auth]
 mppe = "prefer"
 chap_secrets = "chap-secrets"
@@ -169,6 +174,12 @@ level = "debug"
     );
     assert_eq!(config.network.nbns, [Some(address("10.20.0.2")), None]);
     assert_eq!(config.network.mtu, 1300);
+    let reordering = Reordering {
+        packets: 16,
+        time: Duration::from_millis(20),
+        total: 100,
+    };
+    assert_eq!(config.gre.reordering, reordering);
     assert_eq!(config.auth.mppe, Policy::Prefer);
     assert_eq!(
         config.auth.chap_secrets.as_deref(),
@@ -223,6 +234,41 @@ setup_time = 30
     assert_eq!(faults.len(), expected.len(), "{faults:#?}");
     for (fault, expected) in faults.iter().zip(expected) {
         assert!(fault.starts_with(expected), "{fault}\n{expected}");
+    }
+}
+
+#[test]
+fn the_reorder_queue_has_bounds() {
+    let off = config(&with("gre", "reorder_packets = 0")).gre.reordering;
+    assert_eq!((off.packets, off.chunks()), (0, 0));
+    for (line, expected) in [
+        (
+            "reorder_packets = 65",
+            "`reorder_packets` in [gre] is 65, outside 0 to 64; write how many",
+        ),
+        (
+            "reorder_time = \"101ms\"",
+            "`reorder_time` in [gre] is 101ms; write something from 1ms to 100ms, such as \"50ms\"",
+        ),
+        (
+            "reorder_time = \"0s\"",
+            "`reorder_time` in [gre] is 0s; write something from 1ms",
+        ),
+        ("reorder_time = 50", "`reorder_time` in [gre] is a number"),
+        (
+            "reorder_total = 0",
+            "`reorder_total` in [gre] is 0, outside 1 to 65535; write how many",
+        ),
+        (
+            "reorder = 32",
+            "unknown key `reorder` in [gre]; known here: reorder_packets, reorder_time, reorder_total",
+        ),
+    ] {
+        let fault = fault("gre", line);
+        assert!(
+            fault.starts_with(&format!("t.toml:8: {expected}")),
+            "{fault}"
+        );
     }
 }
 

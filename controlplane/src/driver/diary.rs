@@ -114,6 +114,7 @@ pub(super) fn ended(ended: &Ended) {
         sent_packets = counters.sent_packets,
         sent_octets = counters.sent_octets,
         missing = counters.missing,
+        reordered = counters.held,
         dropped = counters.dropped,
         "call ended: {}",
         ended.cause.text()

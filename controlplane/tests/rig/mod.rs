@@ -23,7 +23,7 @@ use turnpike_controlplane::tunnel::Settings;
 use turnpike_dataplane::api::{Command, Owners, Port, PortInfo, SourceCheck, WorkerId};
 use turnpike_dataplane::mem::MemDevice;
 use turnpike_dataplane::rings::{self, RingSizes};
-use turnpike_dataplane::worker::{Worker, WorkerConfig};
+use turnpike_dataplane::worker::{Reordering, Worker, WorkerConfig};
 use turnpike_protocol::gre::{AckSettings, Seq};
 use turnpike_protocol::mppe::Policy;
 use turnpike_protocol::mschap::NtHash;
@@ -87,6 +87,7 @@ impl Rig {
             server_address: Some(Ipv4Addr::new(10, 20, 0, 1)),
             source_check: SourceCheck::Strict,
             acks: AckSettings::default(),
+            reordering: Reordering::default(),
         };
         let device = MemDevice::new(1024).without(Port::Uplink);
         let worker = Worker::new(config, device, worker_end);

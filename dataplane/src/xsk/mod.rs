@@ -23,6 +23,7 @@ use self::umem::Umem;
 use crate::api::Port;
 use crate::device::{Accounts, BATCH, Batch, CHUNK, Device, Frame, HEADROOM, Refused};
 use crate::wake::Wake;
+use crate::worker::Reordering;
 
 /// Why a worker's sockets could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +57,9 @@ pub struct Sizes {
     pub ring: u32,
     /// Frames that the worker may hold between receiving and sending or releasing them.
     pub worker: u32,
+    /// Frames that the worker may hold for longer, in the memory of the physical ports: those that wait for earlier ones
+    /// ([`Reordering::chunks`](crate::worker::Reordering::chunks)).
+    pub held: u32,
     /// Whether packet memory lies in huge pages, which must have been reserved.
     pub huge_pages: bool,
 }
@@ -68,6 +72,7 @@ impl Default for Sizes {
             ring: 4096,
             // A turn's batch of each port and as much again for what it allocates itself, with a margin of two.
             worker: (2 * 2 * Port::ALL.len() * BATCH) as u32,
+            held: Reordering::default().chunks(),
             huge_pages: false,
         }
     }
@@ -313,7 +318,8 @@ impl Xsk {
 /// Chunks of one memory: the sum of what each holder can have at most, so that none ever waits for another.
 fn chunks(bindings: &[Binding], memory: u8, sizes: &Sizes) -> u32 {
     let mut seen = Vec::new();
-    let mut chunks = sizes.worker;
+    let held = if memory == PHYSICAL { sizes.held } else { 0 };
+    let mut chunks = sizes.worker + held;
     for binding in bindings.iter().filter(|b| memory_of(b.port) == memory) {
         let queue = (binding.device, binding.queue);
         if !seen.contains(&queue) {

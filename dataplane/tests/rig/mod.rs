@@ -15,7 +15,7 @@ use turnpike_dataplane::api::{
 use turnpike_dataplane::counters::{Reason, Total};
 use turnpike_dataplane::mem::MemDevice;
 use turnpike_dataplane::rings::{ControlEnd, RingSizes, WorkerEnd, channel};
-use turnpike_dataplane::worker::{Turn, Worker, WorkerConfig};
+use turnpike_dataplane::worker::{Reordering, Turn, Worker, WorkerConfig};
 use turnpike_protocol::gre::{AckSettings, Seq};
 use turnpike_protocol::mppe::{Mode, StartKey, Strength};
 use turnpike_protocol::wire::ethernet::{self, MacAddr};
@@ -77,13 +77,23 @@ pub fn config(role: Role) -> WorkerConfig {
         host_peer_mac: LINUX_MAC,
         server_address: (role == Role::Server).then_some(SERVER_INNER),
         acks: AckSettings::default(),
+        // What comes out of order is discarded, but where it is what a test is about.
+        reordering: Reordering::OFF,
     }
 }
 
 impl End {
     pub fn new(role: Role) -> Self {
+        Self::reordering(role, Reordering::OFF)
+    }
+
+    pub fn reordering(role: Role, reordering: Reordering) -> Self {
         let (control, end) = channel(&RingSizes::default()).unwrap();
-        Self::with(config(role), MemDevice::new(256), control, end)
+        let config = WorkerConfig {
+            reordering,
+            ..config(role)
+        };
+        Self::with(config, MemDevice::new(256), control, end)
     }
 
     pub fn with(
@@ -216,8 +226,12 @@ pub fn forward(encryption: Encryption) -> Forward {
 impl Pair {
     /// The call is open, neighbours are known; nothing is negotiated.
     pub fn open() -> Self {
-        let mut server = End::new(Role::Server);
-        let mut client = End::new(Role::Client);
+        Self::open_reordering(Reordering::OFF)
+    }
+
+    pub fn open_reordering(reordering: Reordering) -> Self {
+        let mut server = End::reordering(Role::Server, reordering);
+        let mut client = End::reordering(Role::Client, reordering);
         for (end, call, peer_id, mac) in [
             (&mut server, AT_SERVER, AT_CLIENT.id, CLIENT_MAC),
             (&mut client, AT_CLIENT, AT_SERVER.id, SERVER_MAC),
@@ -239,7 +253,12 @@ impl Pair {
 
     /// The call carries data.
     pub fn up(encryption: Encryption) -> Self {
-        let mut pair = Self::open();
+        Self::up_reordering(encryption, Reordering::OFF)
+    }
+
+    /// The same with a queue.
+    pub fn up_reordering(encryption: Encryption, reordering: Reordering) -> Self {
+        let mut pair = Self::open_reordering(reordering);
         if encryption == Encryption::Required {
             pair.start_keys(1);
         }

@@ -5,7 +5,7 @@ use core::net::Ipv4Addr;
 use turnpike_dataplane::api::{Command, Event, Owners, Port, PortInfo, SourceCheck, WorkerId};
 use turnpike_dataplane::mem::MemDevice;
 use turnpike_dataplane::rings::{ControlEnd, RingSizes, WorkerEnd};
-use turnpike_dataplane::worker::{Worker, WorkerConfig};
+use turnpike_dataplane::worker::{Reordering, Worker, WorkerConfig};
 use turnpike_protocol::gre::AckSettings;
 use turnpike_protocol::wire::ethernet::{self, MacAddr};
 use turnpike_protocol::{Role, Time};
@@ -54,6 +54,7 @@ impl Node {
             server_address,
             source_check: SourceCheck::Strict,
             acks: AckSettings::default(),
+            reordering: Reordering::default(),
         };
         let device = MemDevice::new(CHUNKS).without(Port::Uplink);
         Self {

@@ -1,7 +1,7 @@
-//! Who is owed an acknowledgement, and when: a wheel of doubly linked lists over call slots.
+//! Which call is to be looked at when: a wheel of doubly linked lists over call slots.
 //!
-//! Everything is constant time and nothing is allocated after start. A tick is about a millisecond; acknowledgements
-//! may go out up to one tick early.
+//! Everything is constant time and nothing is allocated after start. A tick is about a millisecond; a call may come up
+//! to one tick early.
 
 use core::time::Duration;
 
@@ -9,6 +9,9 @@ use turnpike_protocol::Time;
 
 /// log2 of the nanoseconds of a tick.
 const TICK_SHIFT: u32 = 20;
+
+/// A tick.
+pub(crate) const TICK: Duration = Duration::from_nanos(1 << TICK_SHIFT);
 
 /// Lists of the wheel, and bits of the mask that says which ones are not empty.
 const SLOTS: usize = 128;
@@ -33,7 +36,7 @@ pub(crate) fn is_later(due: Time, now: Time) -> bool {
 }
 
 /// The wheel.
-pub(crate) struct Acks {
+pub(crate) struct Wheel {
     heads: [u32; SLOTS],
     filled: u128,
     links: Box<[Link]>,
@@ -45,7 +48,7 @@ fn tick(time: Time) -> u64 {
     time.as_nanos() >> TICK_SHIFT
 }
 
-impl Acks {
+impl Wheel {
     /// A wheel for call slots `0..calls`.
     pub(crate) fn new(calls: usize) -> Self {
         let idle = Link {
@@ -159,31 +162,31 @@ mod tests {
         /// Every call comes out at its tick, once, whatever was inserted, moved and removed.
         #[test]
         fn does_what_a_sorted_map_does(steps in proptest::collection::vec((0_u32..8, 0_u64..126, 0_u8..4), 0..200)) {
-            let mut acks = Acks::new(8);
+            let mut wheel = Wheel::new(8);
             let mut model = BTreeMap::new();
             let mut now = 0;
             for (call, n, what) in steps {
                 match what {
                     0 | 1 => {
-                        acks.insert(call, at(now + n));
+                        wheel.insert(call, at(now + n));
                         model.insert(call, now + n);
                     }
                     2 => {
-                        acks.remove(call);
+                        wheel.remove(call);
                         model.remove(&call);
                     }
                     _ => {
                         now += n;
-                        let mut out: Vec<_> = core::iter::from_fn(|| acks.expire(at(now))).collect();
+                        let mut out: Vec<_> = core::iter::from_fn(|| wheel.expire(at(now))).collect();
                         out.sort_unstable();
                         let due: Vec<_> = model.iter().filter(|(_, due)| **due <= now).map(|(c, _)| *c).collect();
                         prop_assert_eq!(out, due);
                         model.retain(|_, due| *due > now);
                     }
                 }
-                prop_assert_eq!(acks.next(), model.values().min().map(|due| at(*due)));
+                prop_assert_eq!(wheel.next(), model.values().min().map(|due| at(*due)));
                 for call in 0..8 {
-                    prop_assert_eq!(acks.contains(call), model.contains_key(&call));
+                    prop_assert_eq!(wheel.contains(call), model.contains_key(&call));
                 }
             }
         }
@@ -191,14 +194,14 @@ mod tests {
 
     #[test]
     fn a_long_sleep_loses_nobody() {
-        let mut acks = Acks::new(2);
-        acks.insert(0, at(100));
-        acks.insert(1, at(3));
-        assert_eq!(acks.expire(at(1_000_000)), Some(1));
-        assert_eq!(acks.expire(at(1_000_000)), Some(0));
-        assert_eq!(acks.expire(at(1_000_000)), None);
-        acks.insert(0, at(1_000_050));
-        assert_eq!(acks.expire(at(1_000_049)), None);
-        assert_eq!(acks.expire(at(1_000_050)), Some(0));
+        let mut wheel = Wheel::new(2);
+        wheel.insert(0, at(100));
+        wheel.insert(1, at(3));
+        assert_eq!(wheel.expire(at(1_000_000)), Some(1));
+        assert_eq!(wheel.expire(at(1_000_000)), Some(0));
+        assert_eq!(wheel.expire(at(1_000_000)), None);
+        wheel.insert(0, at(1_000_050));
+        assert_eq!(wheel.expire(at(1_000_049)), None);
+        assert_eq!(wheel.expire(at(1_000_050)), Some(0));
     }
 }
