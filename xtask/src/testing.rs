@@ -35,7 +35,7 @@ pub struct Args {
 const PURE: [&str; 5] = ["vectors", "captures", "captured_peers", "world", "fuzz"];
 
 /// The order of stages made from `tests/tests`; others come after these, by name.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 14] = [
     "vectors",
     "captures",
     "captured_peers",
@@ -44,6 +44,7 @@ const ORDER: [&str; 13] = [
     "ports",
     "veth",
     "hundred_calls",
+    "reordering",
     "capture",
     "laboratory",
     "linux_client",
