@@ -39,6 +39,7 @@ impl Node {
         id: WorkerId,
         owners: &Owners,
         server_address: Option<Ipv4Addr>,
+        queue: u8,
         (control, end): (ControlEnd, WorkerEnd),
     ) -> Self {
         let mac = MacAddr([2, 0, 0, 0, u8::from(role == Role::Client), 1]);
@@ -54,7 +55,12 @@ impl Node {
             server_address,
             source_check: SourceCheck::Strict,
             acks: AckSettings::default(),
-            reordering: Reordering::default(),
+            reordering: Reordering {
+                packets: queue,
+                // Few enough to be full at times.
+                total: 48,
+                ..Reordering::default()
+            },
         };
         let device = MemDevice::new(CHUNKS).without(Port::Uplink);
         Self {

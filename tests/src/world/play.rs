@@ -9,6 +9,7 @@ use turnpike_controlplane::calls::Calls;
 use turnpike_controlplane::cause::Cause;
 use turnpike_controlplane::tunnel::Tunnel;
 use turnpike_dataplane::api::{CallRef, Command, Owners, Port, SourceCheck, WorkerId};
+use turnpike_dataplane::counters::Total;
 use turnpike_dataplane::rings::{channel, channels};
 use turnpike_protocol::mppe::Policy;
 use turnpike_protocol::ppp::Credentials;
@@ -130,12 +131,19 @@ impl World {
             .into_iter()
             .enumerate()
             .map(|(id, ends)| {
-                Node::new(Role::Server, WorkerId(id as u8), &owners, Some(INNER), ends)
+                Node::new(
+                    Role::Server,
+                    WorkerId(id as u8),
+                    &owners,
+                    Some(INNER),
+                    story.queue,
+                    ends,
+                )
             })
             .collect();
         let ends = channel(&RINGS).map_err(io)?;
         let one = Owners::round_robin(1);
-        let client = Node::new(Role::Client, WorkerId(0), &one, None, ends);
+        let client = Node::new(Role::Client, WorkerId(0), &one, None, story.queue, ends);
         Ok(Self {
             calls: Calls::new(
                 owners.clone(),
@@ -260,8 +268,24 @@ impl World {
             node.sent(Port::Host);
         }
         for node in self.server.iter().chain([&self.client]) {
-            for (reason, n) in node.worker.counters().reasons() {
+            let counters = node.worker.counters();
+            for (reason, n) in counters.reasons() {
                 self.model.tally.add(reason.name(), n);
+            }
+            // Nothing waits any more, and every packet has gone somewhere.
+            for total in [
+                Total::Held,
+                Total::ReorderTimeouts,
+                Total::ReorderFull,
+                Total::ReorderFlushed,
+            ] {
+                self.model.tally.add(total.name(), counters.total(total));
+            }
+            let balance = counters.balance();
+            if counters.total(Total::Held) != counters.total(Total::Released)
+                || balance.came != balance.went
+            {
+                return Err(format!("a worker's books do not balance: {balance:?}"));
             }
         }
         Ok(())

@@ -83,6 +83,8 @@ pub struct Weather {
 pub struct Story {
     /// Workers of the server.
     pub workers: usize,
+    /// Packets of a call that may wait for earlier ones, at both ends.
+    pub queue: u8,
     /// Both sides' policy.
     pub mppe: Policy,
     /// The clients.
@@ -128,6 +130,7 @@ impl Story {
             .collect();
         Self {
             workers: 1 + chance.below(2) as usize,
+            queue: [0, 4, 32][chance.below(3) as usize],
             mppe: if chance.percent(85) {
                 Policy::Require
             } else {
