@@ -32,6 +32,10 @@ pub enum Action {
     Up(Terms),
     /// Stop data: IPCP, LCP or a needed CCP went down. The link goes on, another `Up` may follow.
     Hold,
+    /// Let IPv6 flow, or change how, whatever IPv4 does. Comes before the `Send` after which the peer may use it.
+    Up6(Ipv6Terms),
+    /// Stop IPv6: IPV6CP, LCP or a needed CCP went down, or IPV6CP was given up. The link goes on.
+    Hold6,
     /// The link is over; nothing follows.
     Finished(End),
 }
@@ -54,6 +58,8 @@ impl fmt::Debug for Action {
             Self::Authenticate(credentials) => write!(f, "Authenticate({credentials:?})"),
             Self::Up(terms) => write!(f, "Up({terms:?})"),
             Self::Hold => f.write_str("Hold"),
+            Self::Up6(terms) => write!(f, "Up6({terms:?})"),
+            Self::Hold6 => f.write_str("Hold6"),
             Self::Finished(end) => write!(f, "Finished({end:?})"),
         }
     }
@@ -78,6 +84,23 @@ pub struct Terms {
     /// four octets of MPPE.
     pub mtu: u16,
     /// Whether data may be in clear.
+    pub encryption: Encryption,
+}
+
+/// How IPv6 may flow (RFC 5072).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ipv6Terms {
+    /// Our interface identifier: the end of our link-local address. Neither 0 nor the peer's.
+    pub ours: u64,
+    /// The peer's; not 0.
+    pub theirs: u64,
+    /// As in [`Terms`].
+    pub compress_address: bool,
+    /// As in [`Terms`].
+    pub compress_protocol: bool,
+    /// As in [`Terms`]; never less than 1280 (RFC 8200 §5).
+    pub mtu: u16,
+    /// As in [`Terms`].
     pub encryption: Encryption,
 }
 
@@ -145,6 +168,8 @@ pub struct LinkInfo {
     pub mppe_transmit: Option<MppeTerms>,
     /// The terms of the last [`Action::Up`], while it holds.
     pub terms: Option<Terms>,
+    /// The terms of the last [`Action::Up6`], while it holds.
+    pub ipv6: Option<Ipv6Terms>,
     /// Texts of the peer's LCP Identification packets (RFC 1570 §2.1), made printable; at most four.
     pub identification: Vec<String>,
     /// Frames that were dropped because they were malformed.

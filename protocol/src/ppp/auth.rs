@@ -1,7 +1,9 @@
 //! The authentication phase: which protocols there are, and what passes between a link and whoever decides.
 
 use core::fmt;
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::Ipv6Net;
 
 use crate::mschap::{self, MasterKeys, NtHash, Success};
 
@@ -145,4 +147,21 @@ pub struct Grant {
     pub dns: [Option<Ipv4Addr>; 2],
     /// NetBIOS name servers (RFC 1877 §1.2, §1.4).
     pub nbns: [Option<Ipv4Addr>; 2],
+    /// IPv6, if the user gets any; without it the client hears that IPV6CP is not spoken.
+    pub ipv6: Option<Ipv6Grant>,
+}
+
+/// The IPv6 that a user gets. A link negotiates the identifiers; the rest is told by router advertisements and DHCPv6.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ipv6Grant {
+    /// Our interface identifier; neither 0 nor `client_identifier`.
+    pub server_identifier: u64,
+    /// Interface identifier for a client that has none of its own; not 0, and different for every call.
+    pub client_identifier: u64,
+    /// The /64 of the call itself (RFC 4862).
+    pub prefix: Ipv6Net,
+    /// What may be delegated into the call by DHCPv6 (RFC 8415 §6.3).
+    pub delegated: Option<Ipv6Net>,
+    /// Name servers (RFC 8106).
+    pub dns: [Option<Ipv6Addr>; 2],
 }

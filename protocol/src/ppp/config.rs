@@ -84,6 +84,8 @@ pub struct ClientLink {
     pub address: Ipv4Addr,
     /// Ask for two DNS servers.
     pub ask_dns: bool,
+    /// Ask for IPv6 with this interface identifier (0: one of the server's choice); `None`: IPV6CP is not spoken.
+    pub ipv6: Option<u64>,
     /// Times and counts.
     pub timing: Timing,
 }
@@ -98,6 +100,7 @@ impl ClientLink {
             mppe: mppe::Policy::Require,
             address: Ipv4Addr::UNSPECIFIED,
             ask_dns: true,
+            ipv6: None,
             timing: Timing::default(),
         }
     }

@@ -11,9 +11,8 @@ use super::auth::{AuthProtocol, Grant, Verdict};
 use super::chap::{Authenticator, Outcome, Peer};
 use super::config::{ClientLink, ServerLink, Timing};
 use super::end::{CloseReason, End, PhaseName, printable};
-use super::ipcp::Ipcp;
 use super::lcp::{Lcp, Notice};
-use super::network::{Network, Start};
+use super::network::{Ncps, Network, Start};
 use super::options::Output;
 use super::packet::{Packet, code};
 use crate::mppe::Direction;
@@ -167,9 +166,9 @@ impl Link {
         match verdict {
             Verdict::Accept(grant) => {
                 authenticator.accept(&grant.authenticator_response, now, &mut self.actions);
-                let ipcp = Ipcp::server(&grant);
+                let ncps = Ncps::server(&grant);
                 let Grant { keys, .. } = grant;
-                self.start_network(keys, ipcp, now);
+                self.start_network(keys, ncps, now);
             }
             Verdict::Reject { code, message } => {
                 authenticator.refuse(code, message, now, &mut self.actions);
@@ -209,6 +208,7 @@ impl Link {
             mppe_receive: network.and_then(|network| network.mppe(Direction::Receive)),
             mppe_transmit: network.and_then(|network| network.mppe(Direction::Transmit)),
             terms: network.and_then(Network::up),
+            ipv6: network.and_then(Network::up6),
             identification: self.lcp.identification().to_vec(),
             malformed: self.malformed,
         }
@@ -289,8 +289,8 @@ impl Link {
         match outcome {
             Some(Outcome::Accepted(keys)) => {
                 if let Side::Client(config) = &self.side {
-                    let ipcp = Ipcp::client(config.address, config.ask_dns);
-                    self.start_network(Some(keys), ipcp, now);
+                    let ncps = Ncps::client(config);
+                    self.start_network(Some(keys), ncps, now);
                 }
             }
             Some(Outcome::Ended(end)) => self.terminate(end, now),
@@ -365,15 +365,15 @@ impl Link {
                     let peer = Peer::start(&config.name, config.secret.clone(), timing, now);
                     self.phase = Phase::Authenticate(Auth::MsChapV2Peer(peer));
                 } else {
-                    let ipcp = Ipcp::client(config.address, config.ask_dns);
+                    let ncps = Ncps::client(config);
                     self.phase = Phase::Authenticate(Auth::None);
-                    self.start_network(None, ipcp, now);
+                    self.start_network(None, ncps, now);
                 }
             }
         }
     }
 
-    fn start_network(&mut self, keys: Option<MasterKeys>, ipcp: Ipcp, now: Time) {
+    fn start_network(&mut self, keys: Option<MasterKeys>, ncps: Ncps, now: Time) {
         let (role, policy, mtu) = match &self.side {
             Side::Server(config) => (Role::Server, config.mppe, config.mtu),
             Side::Client(config) => (Role::Client, config.mppe, config.mtu),
@@ -382,7 +382,7 @@ impl Link {
             role,
             policy,
             keys,
-            ipcp,
+            ncps,
             mtu,
             transmit: self.lcp.transmit_terms(),
             timing: Timing {
@@ -486,10 +486,10 @@ impl Link {
     }
 
     fn hold(&mut self) {
-        if let Phase::Network { network, .. } = &self.phase
-            && network.up().is_some()
-        {
-            self.actions.push_back(Action::Hold);
+        if let Phase::Network { network, .. } = &self.phase {
+            let ipv4 = network.up().map(|_| Action::Hold);
+            let ipv6 = network.up6().map(|_| Action::Hold6);
+            self.actions.extend(ipv4.into_iter().chain(ipv6));
         }
     }
 

@@ -1,10 +1,10 @@
-//! PPP over GRE: LCP, authentication, CCP and IPCP of one call, for both roles.
+//! PPP over GRE: LCP, authentication, CCP, IPCP and IPV6CP of one call, for both roles.
 //!
 //! [`Link`] is the whole of it. It neither reads a clock nor sends anything: frames and [`Time`](crate::Time) go in,
 //! [`Action`]s come out.
 //!
-//! Below it one option engine (`options`) around the automaton of RFC 1661 ([`fsm`]) serves LCP, CCP and IPCP, which
-//! only say what they ask for and how they judge the peer's options.
+//! Below it one option engine (`options`) around the automaton of RFC 1661 ([`fsm`]) serves LCP, CCP and the NCPs,
+//! which only say what they ask for and how they judge the peer's options.
 
 mod action;
 mod auth;
@@ -14,14 +14,15 @@ mod config;
 mod end;
 pub mod fsm;
 mod ipcp;
+mod ipv6cp;
 mod lcp;
 mod link;
 mod network;
 mod options;
 pub mod packet;
 
-pub use action::{Action, Encryption, LcpTerms, LinkInfo, MppeTerms, Terms};
-pub use auth::{AuthProtocol, Credentials, Grant, Verdict};
+pub use action::{Action, Encryption, Ipv6Terms, LcpTerms, LinkInfo, MppeTerms, Terms};
+pub use auth::{AuthProtocol, Credentials, Grant, Ipv6Grant, Verdict};
 pub use ccp::MppeBits;
 pub use config::{ClientLink, ServerLink, Timing};
 pub use end::{CloseReason, End, IpcpFailure, MppeRefusal, PhaseName};

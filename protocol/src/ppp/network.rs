@@ -1,14 +1,16 @@
-//! The network phase of a link: CCP and IPCP side by side, and what their outcome lets flow.
+//! The network phase of a link: CCP, IPCP and IPV6CP side by side, and what their outcome lets flow.
 
 use std::collections::VecDeque;
 
-use super::action::{Action, Encryption, LcpTerms, MppeTerms, Terms};
+use super::action::{Action, Encryption, Ipv6Terms, LcpTerms, MppeTerms, Terms};
+use super::auth::Grant;
 use super::ccp::Ccp;
-use super::config::Timing;
+use super::config::{ClientLink, Timing};
 use super::end::{End, IpcpFailure, MppeRefusal};
 use super::fsm::State;
 use super::ipcp::Ipcp;
-use super::options::{Negotiation, Output};
+use super::ipv6cp::Ipv6cp;
+use super::options::{Negotiation, Options as _, Output};
 use super::packet::Packet;
 use crate::mppe::{Direction, Policy};
 use crate::mschap::MasterKeys;
@@ -21,6 +23,12 @@ const MPPE_OVERHEAD: u16 = 4;
 /// Unanswered CCP requests before MPPE that is only preferred counts as refused.
 const MAX_CONFIGURE_PREFERRED: u8 = 3;
 
+/// RFC 8200 §5: a link that carries less in one piece carries no IPv6.
+const MIN_IPV6_MTU: u16 = 1280;
+
+/// The interface identifier for a server that has none.
+const SERVER_IDENTIFIER: u64 = 1;
+
 /// What the network phase starts from.
 pub struct Start {
     /// Which end we are.
@@ -29,8 +37,8 @@ pub struct Start {
     pub policy: Policy,
     /// Keys of the authentication, if it gave any.
     pub keys: Option<MasterKeys>,
-    /// IPCP's options.
-    pub ipcp: Ipcp,
+    /// The NCPs' options.
+    pub ncps: Ncps,
     /// The largest inner packet, in octets.
     pub mtu: u16,
     /// What LCP agreed for frames that we send.
@@ -39,7 +47,37 @@ pub struct Start {
     pub timing: Timing,
 }
 
-/// CCP and IPCP of one call.
+/// The options of the network control protocols.
+pub struct Ncps {
+    /// IPCP's.
+    pub ipcp: Ipcp,
+    /// IPV6CP's; `None`: it is not spoken.
+    pub ipv6cp: Option<Ipv6cp>,
+}
+
+impl Ncps {
+    /// The server's end: gives what was granted.
+    pub fn server(grant: &Grant) -> Self {
+        Self {
+            ipcp: Ipcp::server(grant),
+            ipv6cp: grant.ipv6.map(|ipv6| {
+                Ipv6cp::new(Role::Server, ipv6.server_identifier, ipv6.client_identifier)
+            }),
+        }
+    }
+
+    /// The client's end: asks for what its settings say.
+    pub fn client(config: &ClientLink) -> Self {
+        Self {
+            ipcp: Ipcp::client(config.address, config.ask_dns),
+            ipv6cp: config
+                .ipv6
+                .map(|ours| Ipv6cp::new(Role::Client, ours, SERVER_IDENTIFIER)),
+        }
+    }
+}
+
+/// CCP and the NCPs of one call.
 #[derive(Clone)]
 pub struct Network {
     role: Role,
@@ -50,16 +88,19 @@ pub struct Network {
     ipcp: Negotiation<Ipcp>,
     ipcp_failure: IpcpFailure,
     up: Option<Terms>,
+    /// `None`: not wanted, not possible, or given up.
+    ipv6cp: Option<Negotiation<Ipv6cp>>,
+    up6: Option<Ipv6Terms>,
 }
 
 impl Network {
-    /// Starts CCP and IPCP; fails when encryption is required and there are no keys.
+    /// Starts CCP and the NCPs; fails when encryption is required and there are no keys.
     pub fn start(start: Start, now: Time) -> Result<Self, End> {
         let Start {
             role,
             policy,
             keys,
-            ipcp,
+            ncps: Ncps { ipcp, ipv6cp },
             mtu,
             transmit,
             timing,
@@ -87,6 +128,17 @@ impl Network {
         // pppd with require-mppe answers an IPCP request that comes before CCP is open with Terminate-Ack, and a
         // repetition by the Restart timer costs seconds: ours waits.
         ipcp.start_held(now);
+        let ipv6cp = ipv6cp
+            .filter(|_| mtu.min(transmit.mru) >= MIN_IPV6_MTU)
+            .map(|ipv6cp| {
+                let mut ipv6cp = Negotiation::new(ipv6cp, timing);
+                match role {
+                    // Clients that know nothing of IPv6 are not asked about it: who wants it begins.
+                    Role::Server => ipv6cp.start_passively_held(),
+                    Role::Client => ipv6cp.start_held(now),
+                }
+                ipv6cp
+            });
         Ok(Self {
             role,
             mtu,
@@ -95,12 +147,19 @@ impl Network {
             ipcp,
             ipcp_failure: IpcpFailure::NoAnswer,
             up: None,
+            ipv6cp,
+            up6: None,
         })
     }
 
     /// The terms under which data may flow now.
     pub fn up(&self) -> Option<Terms> {
         self.up
+    }
+
+    /// The terms under which IPv6 may flow now.
+    pub fn up6(&self) -> Option<Ipv6Terms> {
+        self.up6
     }
 
     /// MPPE of one direction, once CCP is open.
@@ -121,20 +180,33 @@ impl Network {
         self.ipcp.deadline()
     }
 
-    /// CCP's and IPCP's timers.
+    /// When IPV6CP's timer is due.
+    pub fn ipv6cp_deadline(&self) -> Option<Time> {
+        self.ipv6cp.as_ref().and_then(Negotiation::deadline)
+    }
+
+    /// CCP's and the NCPs' timers.
     pub fn handle_timeout(&mut self, now: Time) {
         if let Some(ccp) = &mut self.ccp {
             ccp.handle_timeout(now);
         }
         self.ipcp.handle_timeout(now);
+        if let Some(ipv6cp) = &mut self.ipv6cp {
+            ipv6cp.handle_timeout(now);
+        }
     }
 
     /// Whether frames of this protocol are taken.
     pub fn speaks(&self, protocol: Protocol) -> bool {
-        protocol == Protocol::IPCP || (protocol == Protocol::CCP && self.ccp.is_some())
+        match protocol {
+            Protocol::IPCP => true,
+            Protocol::IPV6CP => self.ipv6cp.is_some(),
+            Protocol::CCP => self.ccp.is_some(),
+            _ => false,
+        }
     }
 
-    /// Takes the information field of a CCP or IPCP frame.
+    /// Takes the information field of a CCP, IPCP or IPV6CP frame.
     pub fn receive(
         &mut self,
         protocol: Protocol,
@@ -145,6 +217,12 @@ impl Network {
         if protocol == Protocol::IPCP {
             if !self.ipcp.receive(&packet, now)? {
                 self.ipcp.receive_unknown(&packet, now);
+            }
+        } else if protocol == Protocol::IPV6CP {
+            if let Some(ipv6cp) = &mut self.ipv6cp
+                && !ipv6cp.receive(&packet, now)?
+            {
+                ipv6cp.receive_unknown(&packet, now);
             }
         } else if let Some(ccp) = &mut self.ccp
             && !ccp.receive(&packet, now)?
@@ -168,6 +246,11 @@ impl Network {
                     ccp.protocol_rejected(now);
                 }
             }
+            Protocol::IPV6CP => {
+                if let Some(ipv6cp) = &mut self.ipv6cp {
+                    ipv6cp.protocol_rejected(now);
+                }
+            }
             // 00FD among them: the peer rejects MPPE data that overtook, or outlived, our Configure-Ack. It sorts
             // itself out when CCP's timer repeats what was lost.
             _ => {}
@@ -184,9 +267,14 @@ impl Network {
             if self.is_encrypted() {
                 self.ipcp.hurry(now);
             }
+            if let Some(ipv6cp) = &mut self.ipv6cp {
+                ipv6cp.release(now);
+            }
         }
         let end = self.settle_ipcp(actions);
         self.refresh(actions);
+        self.settle_ipv6cp(actions);
+        self.refresh6(actions);
         end.map(End::IpcpFailed)
     }
 
@@ -230,6 +318,26 @@ impl Network {
         self.ipcp.options.failure()
     }
 
+    /// Whatever becomes of IPV6CP, the link goes on.
+    fn settle_ipv6cp(&mut self, actions: &mut VecDeque<Action>) {
+        while let Some(output) = self.ipv6cp.as_mut().and_then(Negotiation::poll) {
+            match output {
+                Output::Request { frame, .. } | Output::Ack { frame, .. } => {
+                    self.refresh6(actions);
+                    actions.push_back(Action::Send(frame));
+                }
+                Output::Send(frame) => actions.push_back(Action::Send(frame)),
+                Output::Up | Output::Down => self.refresh6(actions),
+                // A peer that has come to terms with IPv6 may begin anew.
+                Output::PeerTerminated(_) | Output::Finished => {}
+            }
+        }
+        if (self.ipv6cp.as_ref()).is_some_and(|ipv6cp| ipv6cp.options.has_failed()) {
+            // The peer's next request is answered with a Protocol-Reject, which ends its trying.
+            self.ipv6cp = None;
+        }
+    }
+
     fn is_encrypted(&self) -> bool {
         self.mppe(Direction::Receive).is_some() && self.mppe(Direction::Transmit).is_some()
     }
@@ -256,10 +364,6 @@ impl Network {
             Role::Client => self.ipcp.state() == State::Opened,
         };
         let addresses = self.ipcp.options.addresses();
-        let overhead = match encryption {
-            Encryption::Required => MPPE_OVERHEAD,
-            Encryption::Plain => 0,
-        };
         agreed.then_some(Terms {
             address: addresses.address,
             server_address: addresses.server_address,
@@ -267,9 +371,37 @@ impl Network {
             nbns: addresses.nbns,
             compress_address: self.transmit.compress_address,
             compress_protocol: self.transmit.compress_protocol,
-            mtu: self.mtu.min(self.transmit.mru.saturating_sub(overhead)),
+            mtu: self.mtu_with(encryption),
             encryption,
         })
+    }
+
+    fn terms6(&self) -> Option<Ipv6Terms> {
+        let encryption = self.encryption()?;
+        let ipv6cp = self.ipv6cp.as_ref()?;
+        let agreed = match self.role {
+            Role::Server => matches!(ipv6cp.state(), State::AckSent | State::Opened),
+            Role::Client => ipv6cp.state() == State::Opened,
+        };
+        let (ours, theirs) = ipv6cp.options.identifiers().filter(|_| agreed)?;
+        let mtu = self.mtu_with(encryption);
+        (mtu >= MIN_IPV6_MTU).then_some(Ipv6Terms {
+            ours,
+            theirs,
+            compress_address: self.transmit.compress_address,
+            compress_protocol: self.transmit.compress_protocol,
+            mtu,
+            encryption,
+        })
+    }
+
+    /// The largest inner packet to the peer, in octets.
+    fn mtu_with(&self, encryption: Encryption) -> u16 {
+        let overhead = match encryption {
+            Encryption::Required => MPPE_OVERHEAD,
+            Encryption::Plain => 0,
+        };
+        self.mtu.min(self.transmit.mru.saturating_sub(overhead))
     }
 
     fn refresh(&mut self, actions: &mut VecDeque<Action>) {
@@ -277,6 +409,14 @@ impl Network {
         if terms != self.up {
             self.up = terms;
             actions.push_back(terms.map_or(Action::Hold, Action::Up));
+        }
+    }
+
+    fn refresh6(&mut self, actions: &mut VecDeque<Action>) {
+        let terms = self.terms6();
+        if terms != self.up6 {
+            self.up6 = terms;
+            actions.push_back(terms.map_or(Action::Hold6, Action::Up6));
         }
     }
 }

@@ -181,6 +181,13 @@ impl<O: Options> Negotiation<O> {
         self.start(now);
     }
 
+    /// As [`Self::start_passively`], and even after the peer's request no request of our own before
+    /// [`Self::release`].
+    pub fn start_passively_held(&mut self) {
+        self.held = true;
+        self.start_passively();
+    }
+
     /// Sends the request that was kept back. Does nothing a second time.
     pub fn release(&mut self, now: Time) {
         if core::mem::take(&mut self.held) && matches!(self.state, State::ReqSent | State::AckSent)

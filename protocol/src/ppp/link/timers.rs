@@ -17,17 +17,20 @@ enum Timer {
     Ccp,
     /// Restart of IPCP.
     Ipcp,
+    /// Restart of IPV6CP.
+    Ipv6cp,
     /// After the peer's Terminate-Request.
     Linger,
 }
 
 impl Timer {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::SetUp,
         Self::Lcp,
         Self::Authentication,
         Self::Ccp,
         Self::Ipcp,
+        Self::Ipv6cp,
         Self::Linger,
     ];
 }
@@ -76,6 +79,7 @@ impl Link {
             },
             Timer::Ccp => network?.ccp_deadline(),
             Timer::Ipcp => network?.ipcp_deadline(),
+            Timer::Ipv6cp => network?.ipv6cp_deadline(),
             Timer::Linger => match self.phase {
                 Phase::Terminate { linger, .. } => linger,
                 _ => None,
@@ -124,7 +128,7 @@ impl Link {
                     self.terminate(end, now);
                 }
             }
-            Timer::Ccp | Timer::Ipcp => {
+            Timer::Ccp | Timer::Ipcp | Timer::Ipv6cp => {
                 if let Phase::Network { network, .. } = &mut self.phase {
                     network.handle_timeout(now);
                 }
