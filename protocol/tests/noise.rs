@@ -129,7 +129,7 @@ impl Watched {
                     assert!((576 - 4..=1400).contains(&terms.mtu), "{}", terms.mtu);
                     assert!(!terms.address.is_unspecified());
                 }
-                Action::Hold | Action::Finished(_) => {}
+                Action::Hold | Action::Up6(_) | Action::Hold6 | Action::Finished(_) => {}
             }
         }
     }

@@ -9,6 +9,8 @@
 mod encryption;
 #[path = "pair/harness.rs"]
 mod harness;
+#[path = "pair/ipv6.rs"]
+mod ipv6;
 
 use std::fmt::Write as _;
 use std::time::Duration;

@@ -1,14 +1,14 @@
 //! Peers as they were met, one script in `peers/` each: what they send, and what they must get.
 //!
 //! A script is read line by line; `#` begins a comment. The first line says which end we are, with settings:
-//! `server mppe=require|prefer|allow|deny keys=no dns=ADDRESS` or `client mppe=..`. Then:
+//! `server mppe=require|prefer|allow|deny keys=no dns=ADDRESS ipv6=yes` or `client mppe=..`. Then:
 //! - `> OCTETS`: the peer sends this frame, as it stands in GRE. `> ack PROTOCOL`, `> nak PROTOCOL OCTETS` and
 //!   `> reject PROTOCOL OCTETS` answer our last request of that protocol; `> response NAME` answers our Challenge,
 //!   `> challenge` sends one, `> success` proves the server to us.
 //! - `< OCTETS`: we send this; `..` stands for any octet, `**` for any number of them. `ID` is the identifier
 //!   of our last Challenge.
-//! - `load receive|transmit IDENTIFIER`, `authenticate NAME`, `up plain|required MTU ADDRESS`, `hold`, `end TEXT` (part
-//!   of [`End`]'s text): what else we ask for. All in the order in which it must come.
+//! - `load receive|transmit IDENTIFIER`, `authenticate NAME`, `up plain|required MTU ADDRESS`, `hold`,
+//!   `up6 plain|required MTU OURS THEIRS` (interface identifiers), `hold6`, `end TEXT` (part of [`End`]'s text): what else we ask for. All in the order in which it must come.
 //! - `wait TIME` (such as `3s` or `500ms`): nothing more is asked for before; then time passes.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
@@ -20,7 +20,7 @@ use turnpike_protocol::Time;
 use turnpike_protocol::mppe::Policy;
 use turnpike_protocol::mschap::{self, NtHash, Success};
 use turnpike_protocol::ppp::{
-    Action, ClientLink, Credentials, End, Grant, Link, ServerLink, Verdict,
+    Action, ClientLink, Credentials, End, Grant, Ipv6Grant, Link, ServerLink, Verdict,
 };
 
 const PASSWORD: &str = "correct horse";
@@ -52,6 +52,7 @@ struct Player<'a> {
     link: Link,
     now: Time,
     keys: bool,
+    ipv6: bool,
     dns: Option<[u8; 4]>,
     /// Our last Configure-Request of each protocol: identifier and data.
     requests: HashMap<[u8; 2], (u8, Vec<u8>)>,
@@ -106,6 +107,7 @@ impl<'a> Player<'a> {
             link,
             now: Time::ZERO,
             keys: settings.get("keys") != Some(&"no"),
+            ipv6: settings.get("ipv6") == Some(&"yes"),
             dns: settings.get("dns").map(|text| {
                 let address: std::net::Ipv4Addr = text.parse().unwrap();
                 address.octets()
@@ -226,6 +228,12 @@ impl<'a> Player<'a> {
                 assert_eq!(came.to_lowercase(), rest, "{place}");
             }
             ("hold", Action::Hold) => {}
+            ("up6", Action::Up6(terms)) => {
+                let (encryption, mtu) = (terms.encryption, terms.mtu);
+                let came = format!("{encryption:?} {mtu} {:x} {:x}", terms.ours, terms.theirs);
+                assert_eq!(came.to_lowercase(), rest, "{place}");
+            }
+            ("hold6", Action::Hold6) => {}
             ("end", Action::Finished(end)) => {
                 assert!(end.to_string().contains(rest), "{place}: {end} ({end:?})");
             }
@@ -282,6 +290,13 @@ impl<'a> Player<'a> {
                 server_address: [10, 20, 0, 1].into(),
                 dns: [self.dns.map(Into::into), None],
                 nbns: [None; 2],
+                ipv6: self.ipv6.then(|| Ipv6Grant {
+                    server_identifier: 1,
+                    client_identifier: 0x0211_22ff_fe33_4455,
+                    prefix: "2001:db8:1:7::/64".parse().unwrap(),
+                    delegated: None,
+                    dns: [None; 2],
+                }),
             }),
             None => Verdict::Reject {
                 code: 691,

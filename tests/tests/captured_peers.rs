@@ -366,6 +366,7 @@ fn converse(mut link: Link, mut ghost: Ghost) -> Outcome {
                             server_address: SERVER_ADDRESS.into(),
                             dns: [None; 2],
                             nbns: [None; 2],
+                            ipv6: None,
                         }),
                         None => Verdict::Reject {
                             code: 691,

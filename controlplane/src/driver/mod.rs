@@ -460,6 +460,7 @@ impl Driver {
             server_address,
             dns,
             nbns,
+            ipv6: None,
         })
     }
 

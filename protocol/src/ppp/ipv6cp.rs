@@ -11,6 +11,9 @@ use crate::wire::ppp::Protocol;
 /// Interface-Identifier (RFC 5072 §4.1). Option 2, compression, is rejected like all others.
 const INTERFACE_IDENTIFIER: u8 = 1;
 
+/// Naks of a server's own identifier before it takes what the peer names.
+const MAX_NAKS: u8 = 3;
+
 /// IPV6CP of one call, either end.
 #[derive(Clone, Debug)]
 pub struct Ipv6cp {
@@ -23,6 +26,8 @@ pub struct Ipv6cp {
     suggestion: u64,
     /// The peer's, once we have acknowledged it.
     theirs: Option<u64>,
+    /// Of our own, from the peer.
+    naks: u8,
     failed: bool,
 }
 
@@ -35,6 +40,7 @@ impl Ipv6cp {
             names_itself: true,
             suggestion,
             theirs: None,
+            naks: 0,
             failed: false,
         }
     }
@@ -110,8 +116,11 @@ impl Options for Ipv6cp {
     }
 
     fn naked(&mut self, option: ConfigOption<'_>) {
-        // Both ends may choose alike, so a server listens as well.
-        if let Some(given) = identifier(option).filter(|&given| given != 0) {
+        self.naks = self.naks.saturating_add(1);
+        // Of two that chose alike only the client gives way, or both would; a peer that goes on has its reasons.
+        if let Some(given) = identifier(option).filter(|&given| given != 0)
+            && (self.role == Role::Client || self.naks > MAX_NAKS)
+        {
             self.ours = given;
         }
     }

@@ -8,7 +8,7 @@ use turnpike_protocol::Time;
 use turnpike_protocol::mppe::{Direction, Mode, Policy, StartKey, Strength};
 use turnpike_protocol::mschap::NtHash;
 use turnpike_protocol::ppp::{
-    Action, ClientLink, End, Grant, Link, ServerLink, Terms, Timing, Verdict,
+    Action, ClientLink, End, Grant, Ipv6Grant, Ipv6Terms, Link, ServerLink, Terms, Timing, Verdict,
 };
 
 pub const CLIENT_ADDRESS: [u8; 4] = [10, 20, 0, 10];
@@ -84,6 +84,7 @@ pub struct End_ {
     pub up: Option<Terms>,
     pub up_at: Option<Time>,
     pub ups: u32,
+    pub up6: Option<Ipv6Terms>,
     pub end: Option<End>,
     pub receive: Keys,
     pub transmit: Keys,
@@ -144,11 +145,29 @@ pub fn local_verdict(credentials: &turnpike_protocol::ppp::Credentials) -> Verdi
             server_address: SERVER_ADDRESS.into(),
             dns: [Some([10, 20, 0, 53].into()), None],
             nbns: [None; 2],
+            ipv6: None,
         }),
         None => Verdict::Reject {
             code: 691,
             message: "wrong password".to_owned(),
         },
+    }
+}
+
+/// The local verdict with IPv6.
+pub fn ipv6_verdict(credentials: &turnpike_protocol::ppp::Credentials) -> Verdict {
+    match local_verdict(credentials) {
+        Verdict::Accept(grant) => Verdict::Accept(Grant {
+            ipv6: Some(Ipv6Grant {
+                server_identifier: 1,
+                client_identifier: 0x0211_22ff_fe33_4455,
+                prefix: "2001:db8:1:7::/64".parse().expect("a prefix"),
+                delegated: None,
+                dns: [None; 2],
+            }),
+            ..grant
+        }),
+        reject => reject,
     }
 }
 
@@ -173,6 +192,7 @@ impl Pair {
             up: None,
             up_at: None,
             ups: 0,
+            up6: None,
             end: None,
             receive: Keys::default(),
             transmit: Keys::default(),
@@ -352,8 +372,17 @@ impl Pair {
                 Action::Hold => {
                     assert!(end.up.take().is_some(), "Hold without Up");
                 }
+                Action::Up6(terms) => {
+                    assert_ne!(terms.ours, terms.theirs);
+                    assert!(terms.ours != 0 && terms.theirs != 0 && terms.mtu >= 1280);
+                    end.up6 = Some(terms);
+                }
+                Action::Hold6 => {
+                    assert!(end.up6.take().is_some(), "Hold6 without Up6");
+                }
                 Action::Finished(why) => {
                     assert!(end.up.is_none(), "ended without Hold");
+                    assert!(end.up6.is_none(), "ended without Hold6");
                     assert_eq!(end.link.deadline(), None);
                     end.end = Some(why);
                 }

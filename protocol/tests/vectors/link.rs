@@ -51,6 +51,7 @@ fn server(network: bool) -> Link {
         server_address: [10, 0, 0, 1].into(),
         dns: [Some([10, 0, 0, 1].into()), Some([192, 0, 2, 53].into())],
         nbns: [None; 2],
+        ipv6: None,
     };
     link.verdict(Verdict::Accept(grant), Time::ZERO);
     sent(&mut link);

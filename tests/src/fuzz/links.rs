@@ -89,6 +89,7 @@ fn verdict(credentials: &Credentials) -> Verdict {
             server_address: Ipv4Addr::new(10, 20, 0, 1),
             dns: [Some(Ipv4Addr::new(10, 20, 0, 1)), None],
             nbns: [None; 2],
+            ipv6: None,
         }),
         None => Verdict::Reject {
             code: 691,
@@ -158,7 +159,7 @@ fn roads() -> &'static [Road; 2] {
                         }
                         Action::Load { .. } => end.loaded = true,
                         Action::Up(_) => up += 1,
-                        Action::Hold | Action::Finished(_) => {}
+                        Action::Hold | Action::Up6(_) | Action::Hold6 | Action::Finished(_) => {}
                     }
                 }
                 if !wires[which].is_empty() {

@@ -240,6 +240,7 @@ impl World {
                     server_address: INNER,
                     dns: [Some(INNER), None],
                     nbns: [None, None],
+                    ipv6: None,
                 })
             }
         };

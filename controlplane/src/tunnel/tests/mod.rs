@@ -243,6 +243,7 @@ impl World {
                         server_address: Ipv4Addr::new(10, 20, 0, 1),
                         dns: [None; 2],
                         nbns: [None; 2],
+                        ipv6: None,
                     })
                     .ok_or(Refusal::new(Cause::AuthenticationFailed));
                 self.tunnel.verdict(call, verdict, self.now);
