@@ -5,8 +5,10 @@
 pub mod ethernet;
 pub mod gre;
 pub mod icmp;
+pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
+pub mod ndp;
 pub mod ppp;
 pub mod tcp_mss;
 

@@ -1,6 +1,6 @@
 //! Lowering the maximum segment size that TCP announces (RFC 9293 §3.7.1), so that segments fit the tunnel.
 
-use crate::wire::{ipv4, read_u16, write_u16};
+use crate::wire::{ipv4, ipv6, read_u16, write_u16};
 
 const SYN: u8 = 0x02;
 const OPTION_END: u8 = 0;
@@ -30,6 +30,20 @@ pub fn clamp(packet: &mut [u8], max_mss: u16) -> Clamped {
     }
     let segment = ip.payload_range();
     clamp_segment(&mut packet[segment], max_mss)
+}
+
+/// The same for a packet that begins at its IPv6 header. TCP behind extension headers is left alone: nobody sends a SYN
+/// so, and the path MTU is found by ICMPv6 all the same.
+#[inline]
+pub fn clamp_ipv6(packet: &mut [u8], max_mss: u16) -> Clamped {
+    let Ok(ip) = ipv6::Packet::new_checked(&mut *packet) else {
+        return Clamped::No;
+    };
+    if ip.next_header() != ipv6::TCP {
+        return Clamped::No;
+    }
+    let end = ip.total_len();
+    clamp_segment(&mut packet[ipv6::HEADER_LEN..end], max_mss)
 }
 
 fn clamp_segment(segment: &mut [u8], max_mss: u16) -> Clamped {
@@ -134,6 +148,44 @@ mod tests {
                 assert!(checksum_is_right(&packet), "{options:?}");
             }
         }
+    }
+
+    #[test]
+    fn lowers_over_ipv6() {
+        use core::net::Ipv6Addr;
+        let (from, to) = (Ipv6Addr::from(1u128), Ipv6Addr::from(2u128));
+        let mut segment = vec![0; HEADER_LEN];
+        segment[12] = 6 << 4;
+        segment[13] = SYN;
+        segment.extend([2, 4, 0x05, 0xa0]);
+        let sum = ipv6::transport_checksum(from, to, ipv6::TCP, &segment);
+        segment[16..18].copy_from_slice(&sum.to_be_bytes());
+        let mut packet = ipv6::Header {
+            source: from,
+            destination: to,
+            next_header: ipv6::TCP,
+            hop_limit: 64,
+            payload_len: 24,
+        }
+        .to_bytes()
+        .to_vec();
+        packet.extend(segment);
+        let fragment = {
+            let mut fragment = packet.clone();
+            fragment[6] = 44;
+            fragment
+        };
+        assert_eq!(clamp_ipv6(&mut packet, 1440), Clamped::No, "equal");
+        assert_eq!(clamp_ipv6(&mut packet, 1340), Clamped::Yes);
+        assert_eq!(read_u16(&packet, 62), 1340);
+        assert_eq!(
+            ipv6::transport_checksum(from, to, ipv6::TCP, &packet[40..]),
+            0
+        );
+        let mut copy = fragment.clone();
+        assert_eq!(clamp_ipv6(&mut copy, 1340), Clamped::No);
+        assert_eq!(copy, fragment);
+        assert_eq!(clamp_ipv6(&mut [0x45; 60], 1340), Clamped::No);
     }
 
     #[test]
