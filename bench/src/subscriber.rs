@@ -470,8 +470,8 @@ impl Subscriber {
                         self.caller.clear(id, now);
                     }
                 }
-                // A client judges nobody.
-                ppp::Action::Authenticate(_) => {}
+                // A client judges nobody, and this one does not ask for IPv6.
+                ppp::Action::Authenticate(_) | ppp::Action::Up6(_) | ppp::Action::Hold6 => {}
             }
         }
     }

@@ -14,7 +14,8 @@ use turnpike_protocol::mppe::{Direction, Policy};
 use turnpike_protocol::mschap::{self, NtHash};
 use turnpike_protocol::ppp::packet::{OptionList, Packet, code, frame};
 use turnpike_protocol::ppp::{
-    Action, AuthProtocol, ClientLink, Encryption, End, Grant, Link, ServerLink, Terms, Verdict,
+    Action, AuthProtocol, ClientLink, Encryption, End, Grant, Ipv6Grant, Ipv6Terms, Link,
+    ServerLink, Terms, Verdict,
 };
 use turnpike_protocol::wire::ppp::{Frame, Protocol};
 use turnpike_tests::captures::{Call, Chap, File, Side};
@@ -73,6 +74,15 @@ fn octets(request: &[(u8, Vec<u8>)]) -> Vec<u8> {
         .collect()
 }
 
+/// Our interface identifier.
+const OURS: u64 = 0x77;
+
+const INTERFACE_IDENTIFIER: u8 = 1;
+
+fn number(identifier: &[u8]) -> u64 {
+    u64::from_be_bytes(identifier.try_into().unwrap())
+}
+
 impl Ghost {
     fn of(call: &Call, side: Side) -> Self {
         let mut ghost = Self {
@@ -122,6 +132,13 @@ impl Ghost {
             }
         }
         ghost
+    }
+
+    /// The identifier that the peer asks with, in the end.
+    fn interface_identifier(&self) -> Option<u64> {
+        let request = self.requests.get(&Protocol::IPV6CP.0)?;
+        let (_, data) = (request.iter()).find(|(kind, _)| *kind == INTERFACE_IDENTIFIER)?;
+        Some(number(data))
     }
 
     fn wants_mppe(&self) -> bool {
@@ -335,13 +352,14 @@ impl Ghost {
 #[derive(Debug, Default)]
 struct Outcome {
     up: Option<Terms>,
+    up6: Option<Ipv6Terms>,
     loads: Vec<Direction>,
     end: Option<End>,
     took: Duration,
     too_early: usize,
 }
 
-fn converse(mut link: Link, mut ghost: Ghost) -> Outcome {
+fn converse(mut link: Link, mut ghost: Ghost, ipv6: bool) -> Outcome {
     let mut outcome = Outcome::default();
     let mut now = Time::ZERO;
     ghost.ask(Protocol::LCP);
@@ -366,7 +384,13 @@ fn converse(mut link: Link, mut ghost: Ghost) -> Outcome {
                             server_address: SERVER_ADDRESS.into(),
                             dns: [None; 2],
                             nbns: [None; 2],
-                            ipv6: None,
+                            ipv6: ipv6.then(|| Ipv6Grant {
+                                server_identifier: OURS,
+                                client_identifier: 0x99,
+                                prefix: "2001:db8:1:7::/64".parse().unwrap(),
+                                delegated: None,
+                                dns: [None; 2],
+                            }),
                         }),
                         None => Verdict::Reject {
                             code: 691,
@@ -380,6 +404,8 @@ fn converse(mut link: Link, mut ghost: Ghost) -> Outcome {
                     outcome.took = now.since(Time::ZERO);
                 }
                 Action::Hold => outcome.up = None,
+                Action::Up6(terms) => outcome.up6 = Some(terms),
+                Action::Hold6 => outcome.up6 = None,
                 Action::Finished(end) => outcome.end = Some(end),
             }
         }
@@ -405,14 +431,23 @@ fn converse(mut link: Link, mut ghost: Ghost) -> Outcome {
 
 #[test]
 fn captured_peers_get_through() {
-    let mut talks = 0;
+    let (mut talks, mut with_ipv6) = (0, 0);
     println!("{:<40} {:<8} outcome", "capture", "ghost");
     for file in File::all().unwrap() {
         let name = &file.name;
         for call in file.calls().unwrap() {
             let exchanged = exchange(&call).is_some();
-            for side in Side::BOTH {
+            for (side, ipv6) in Side::BOTH
+                .into_iter()
+                .flat_map(|side| [(side, false), (side, true)])
+            {
                 let ghost = Ghost::of(&call, side);
+                let identifier = ghost.interface_identifier();
+                if ipv6 && identifier.is_none() {
+                    continue;
+                }
+                let given = ghost.naks.get(&(Protocol::IPV6CP.0, INTERFACE_IDENTIFIER));
+                let given = given.map_or(OURS, |(data, _)| number(data));
                 let refuses = side == Side::Client
                     && ghost
                         .naks
@@ -449,12 +484,13 @@ fn captured_peers_get_through() {
                     Side::Server => {
                         let config = ClientLink {
                             mppe,
+                            ipv6: ipv6.then_some(OURS),
                             ..ClientLink::new(b"alice", NtHash::from_password("correct horse"))
                         };
                         Link::client(config, [6; 32], Time::ZERO)
                     }
                 };
-                let outcome = converse(link, ghost);
+                let outcome = converse(link, ghost, ipv6);
                 let told = match (&outcome.up, &outcome.end) {
                     (Some(terms), _) => format!("up, {:?}, MTU {}", terms.encryption, terms.mtu),
                     (None, Some(end)) => end.to_string(),
@@ -486,6 +522,10 @@ fn captured_peers_get_through() {
                         .unwrap_or_else(|| panic!("{name} {side:?}: {outcome:?}"));
                     assert_eq!(terms.address.octets(), CLIENT_ADDRESS, "{name} {side:?}");
                     assert_eq!(terms.server_address.octets(), SERVER_ADDRESS);
+                    let identifiers = outcome.up6.map(|terms| (Some(terms.theirs), terms.ours));
+                    let expected = ipv6.then_some((identifier, given));
+                    assert_eq!(identifiers, expected, "{name} {side:?}: {outcome:?}");
+                    with_ipv6 += u32::from(ipv6);
                     let encryption = if required {
                         assert!(outcome.loads.contains(&Direction::Receive));
                         assert!(outcome.loads.contains(&Direction::Transmit));
@@ -502,5 +542,6 @@ fn captured_peers_get_through() {
         }
     }
     assert!(talks > 60, "{talks} conversations");
-    println!("{talks} conversations");
+    assert!(with_ipv6 > 20, "{with_ipv6} with IPv6");
+    println!("{talks} conversations, {with_ipv6} with IPv6");
 }

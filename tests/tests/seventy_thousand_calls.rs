@@ -271,6 +271,7 @@ impl World {
                         server_address: INNER,
                         dns: [None; 2],
                         nbns: [None; 2],
+                        ipv6: None,
                     })
                     .ok_or(Refusal::new(Cause::AuthenticationFailed));
                 self.clients[n].tunnel.verdict(call, verdict, self.now);

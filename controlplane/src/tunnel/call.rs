@@ -321,6 +321,8 @@ impl Call {
                 }
                 ppp::Action::Up(terms) => live.up(&terms, now, actions),
                 ppp::Action::Hold => actions.push_back(Action::Data(Command::Hold { call })),
+                // No login is granted IPv6.
+                ppp::Action::Up6(_) | ppp::Action::Hold6 => {}
                 ppp::Action::Finished(end) => return Some(live.cause_of(&end)),
             }
         }

@@ -206,7 +206,7 @@ impl Point {
                     assert!(!terms.address.is_unspecified());
                     trace.note(terms.encryption);
                 }
-                Action::Hold => {}
+                Action::Hold | Action::Up6(_) | Action::Hold6 => {}
                 Action::Finished(end) => trace.note(discriminant(&end)),
             }
         }
