@@ -65,9 +65,9 @@ pub(crate) enum Answer {
 /// Judges a received CCP frame (from its code on) that is about resets: these end here.
 pub(crate) fn judge_received(call: &mut Call, frame: &[u8]) -> Result<Answer, Reason> {
     match parse(frame) {
-        Some((RESET_REQUEST, ..)) => {
+        Some((RESET_REQUEST, identifier, _)) => {
             let encryptor = call.encap.encryptor.as_mut().ok_or(Reason::ResetIgnored)?;
-            encryptor.reset();
+            encryptor.reset(identifier);
             Ok(Answer::Reset)
         }
         Some((RESET_ACK, ..)) => Err(Reason::ResetIgnored),

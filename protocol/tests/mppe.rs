@@ -308,7 +308,7 @@ fn stateful_recovers_by_reset() {
                 Got::Refused(Refusal::NeedReset),
                 "{lost}"
             );
-            pair.sender.reset();
+            pair.sender.reset(1);
             for _ in 0..300 {
                 assert_eq!(pair.pass(0), Got::Clear, "{lost}");
             }
@@ -326,12 +326,12 @@ fn stateful_garbage_asks_for_a_reset() {
     };
     assert_eq!(pair.open(&garbage, 0), Got::Garbage);
     assert_eq!(pair.pass(0), Got::Refused(Refusal::NeedReset));
-    pair.sender.reset();
+    pair.sender.reset(1);
     assert_eq!(pair.pass(0), Got::Clear);
     // A forged flush, three key changes ahead, is taken back as well.
     assert_eq!(pair.open(&forged(800), 0), Got::Garbage);
     assert_eq!(pair.pass(0), Got::Refused(Refusal::NeedReset));
-    pair.sender.reset();
+    pair.sender.reset(1);
     assert_eq!(pair.pass(0), Got::Clear);
 }
 

@@ -3,6 +3,7 @@
 use rc4::{Rc4, StreamCipher};
 
 use super::keys::{self, SessionKey};
+use super::stateful::Search;
 
 /// RC4 tables that run on from packet to packet (stateful mode). Cleaned when dropped; never printed.
 pub struct Rc4State(Rc4);
@@ -25,6 +26,8 @@ pub enum Cipher<'a> {
     Fresh(SessionKey),
     /// Tables that the next packet of this direction continues: the packets must be worked on in order.
     Running(&'a mut Rc4State),
+    /// One of several keys, after a reset: it is found while the packet is worked on, before the next one is opened.
+    Searching(Search<'a>),
 }
 
 impl Cipher<'_> {
@@ -33,6 +36,7 @@ impl Cipher<'_> {
         match self {
             Self::Fresh(key) => Rc4State::new(&key).apply(octets),
             Self::Running(state) => state.apply(octets),
+            Self::Searching(search) => search.apply(octets),
         }
     }
 }

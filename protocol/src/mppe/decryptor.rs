@@ -1,15 +1,13 @@
 //! The receiving half of a direction.
 
-use super::cipher::{Cipher, Rc4State};
+use super::budget::Budget;
+use super::cipher::Cipher;
 use super::keys::Link;
-use super::{COMPRESSION, COUNTS, ENCRYPTED, FLAG_INTERVAL, FLUSHED, HEADER_LEN, Mode, StartKey};
+use super::stateful::{Outcome, Running};
+use super::stateless::Ahead;
+use super::{COMPRESSION, COUNTS, Dialect, ENCRYPTED, FLUSHED, HEADER_LEN, Mode, StartKey};
+use crate::Time;
 
-/// Key changes that one packet may cost at most: one turn of the coherency count, about 2 ms.
-const CHANGES_PER_PACKET: u64 = COUNTS;
-/// Key changes that each packet adds to the credit. A flood of forged packets thus costs no more than genuine ones do.
-const CREDIT_PER_PACKET: u64 = 8;
-/// Highest credit, and what a call starts with.
-const CREDIT_MAX: u64 = 16 * COUNTS;
 /// A count that seems this far ahead, without a gap in the GRE numbers to explain it, is a late packet.
 const LATE: u64 = COUNTS / 2;
 
@@ -21,13 +19,14 @@ const LATE: u64 = COUNTS / 2;
 /// GRE is not authenticated, so anybody who can guess a call id can send packets that would run the keys forward.
 /// Therefore nothing is final before [`judge`](Self::judge) was told that the plaintext made sense, a late packet never
 /// moves anything, and the number of key changes is bounded: per packet, and over many packets by a credit that packets
-/// earn. A gap too long for that is closed in several packets, which are lost.
+/// and time earn. A gap too long for that is closed in several packets, which are lost.
 pub struct Decryptor {
     start: StartKey,
     /// As of the last packet that was found plausible.
     link: Link,
     /// GRE numbers since then, whether packets came with them or not.
     numbers: u64,
+    budget: Budget,
     state: State,
 }
 
@@ -38,42 +37,6 @@ pub struct Decryptor {
 enum State {
     Stateless(Ahead),
     Stateful(Running),
-}
-
-/// Stateless: how far the chain was followed without knowing yet whether that was right.
-struct Ahead {
-    /// At or after the decryptor's link; kept also when the guess was wrong, so that the work need not be done twice.
-    link: Link,
-    /// Packets opened and not judged.
-    pending: u32,
-    /// The last of them.
-    opened: Place,
-    /// The GRE numbers leave no other place for it, or it continues `trial`.
-    sure: bool,
-    /// A place that was guessed, and at which a packet was plausible. Garbage is so now and then: it takes the next
-    /// packet to settle there.
-    trial: Option<Place>,
-    /// How many guesses failed, modulo 4; see [`lost`].
-    doubt: u8,
-    credit: u64,
-}
-
-/// A packet's place: the key changes up to its key, and [`Decryptor::numbers`] just after it.
-#[derive(Clone, Copy)]
-struct Place {
-    changes: u64,
-    numbers: u64,
-}
-
-/// Stateful: tables that run on.
-struct Running {
-    tables: Rc4State,
-    /// Packets of this epoch up to the last plausible one, lost ones included; modulo 4096 the count expected next.
-    expected: u64,
-    /// The packet that was opened and not judged: link, expected count and numbers that its acceptance leads to.
-    opened: Option<(Link, u64, u64)>,
-    /// Out of step: everything up to the next flushed packet is lost.
-    waiting: bool,
 }
 
 /// Why a packet cannot be decrypted. Each is a reason to count the packet and drop it.
@@ -104,29 +67,14 @@ impl Decryptor {
     pub fn new(start: &StartKey, mode: Mode) -> Self {
         let link = Link::first(start);
         let state = match mode {
-            Mode::Stateless => State::Stateless(Ahead {
-                link: link.clone(),
-                pending: 0,
-                opened: Place {
-                    changes: 0,
-                    numbers: 0,
-                },
-                sure: false,
-                trial: None,
-                doubt: 0,
-                credit: CREDIT_MAX,
-            }),
-            Mode::Stateful => State::Stateful(Running {
-                tables: Rc4State::new(&link.key),
-                expected: 0,
-                opened: None,
-                waiting: false,
-            }),
+            Mode::Stateless => State::Stateless(Ahead::new(link.clone())),
+            Mode::Stateful => State::Stateful(Running::new(&link)),
         };
         Self {
             start: start.clone(),
             link,
             numbers: 0,
+            budget: Budget::new(),
             state,
         }
     }
@@ -141,6 +89,7 @@ impl Decryptor {
     pub fn open(&mut self, header: [u8; HEADER_LEN], missing: u32) -> Result<Cipher<'_>, Refusal> {
         let gap = self.numbers + u64::from(missing);
         self.numbers = gap + 1;
+        self.budget.packet();
         if header[0] & ENCRYPTED == 0 {
             return Err(Refusal::NotEncrypted);
         }
@@ -154,11 +103,65 @@ impl Decryptor {
                 if !flushed {
                     return Err(Refusal::NotFlushed);
                 }
-                ahead.open(&self.start, &self.link, count, gap, self.numbers)
+                ahead.open(
+                    &self.start,
+                    &self.link,
+                    &mut self.budget,
+                    count,
+                    gap,
+                    self.numbers,
+                )
             }
-            State::Stateful(running) => {
-                running.open(&self.start, &self.link, count, flushed, gap, self.numbers)
-            }
+            State::Stateful(running) => running.open(
+                &self.start,
+                &self.link,
+                &mut self.budget,
+                count,
+                flushed,
+                gap,
+                self.numbers,
+            ),
+        }
+    }
+
+    /// Time goes by, which earns key changes. Need not be called for every packet.
+    pub fn pass(&mut self, now: Time) {
+        self.budget.pass(now);
+    }
+
+    /// Key changes made so far, also those that turned out to be for nothing.
+    pub fn changes_made(&self) -> u64 {
+        self.budget.spent()
+    }
+
+    /// A CCP Reset-Request has gone out for this direction. A sender of the Linux dialect changes its key at each that it
+    /// gets, so they are counted.
+    pub fn requested(&mut self) {
+        if let State::Stateful(running) = &mut self.state {
+            running.requested();
+        }
+    }
+
+    /// Stateful mode: whether it has lost its thread, and only a flushed packet helps.
+    pub fn is_waiting(&self) -> bool {
+        match &self.state {
+            State::Stateless(_) => false,
+            State::Stateful(running) => running.is_waiting(),
+        }
+    }
+
+    /// What resets do to the peer's keys, once one has shown it. Stateful mode only.
+    pub fn dialect(&self) -> Option<Dialect> {
+        match &self.state {
+            State::Stateless(_) => None,
+            State::Stateful(running) => running.dialect,
+        }
+    }
+
+    /// What an earlier epoch of the same call has shown.
+    pub fn set_dialect(&mut self, dialect: Option<Dialect>) {
+        if let State::Stateful(running) = &mut self.state {
+            running.dialect = dialect;
         }
     }
 
@@ -179,18 +182,14 @@ impl Decryptor {
                     self.numbers -= ahead.opened.numbers;
                 }
             }
-            State::Stateful(running) => {
-                let Some((link, expected, numbers)) = running.opened.take() else {
-                    return;
-                };
-                if plausible {
+            State::Stateful(running) => match running.judge(plausible) {
+                Outcome::Unsettled => {}
+                Outcome::Continued(numbers) => self.numbers -= numbers,
+                Outcome::Moved { link, numbers } => {
                     self.link = link;
                     self.numbers -= numbers;
-                    running.expected = expected;
-                } else {
-                    running.waiting = true;
                 }
-            }
+            },
         }
     }
 }
@@ -199,7 +198,7 @@ impl Decryptor {
 /// numbers lie between. None: it is a late one.
 ///
 /// The count leaves a choice of numbers 4096 apart; `doubt` says how many guesses have failed.
-fn lost(expected: u64, count: u64, gap: u64, doubt: u8) -> Option<u64> {
+pub(super) fn lost(expected: u64, count: u64, gap: u64, doubt: u8) -> Option<u64> {
     let least = (count + COUNTS - expected % COUNTS) % COUNTS;
     // Not all that is missing need have been MPPE packets: the largest number that the gap allows.
     let within = gap
@@ -213,104 +212,5 @@ fn lost(expected: u64, count: u64, gap: u64, doubt: u8) -> Option<u64> {
         1 => near.or(within),
         2 => within.map(|_| least).or(near),
         _ => within.map(|_| beyond).or(near),
-    }
-}
-
-impl Ahead {
-    fn open(
-        &mut self,
-        start: &StartKey,
-        settled: &Link,
-        count: u64,
-        gap: u64,
-        numbers: u64,
-    ) -> Result<Cipher<'static>, Refusal> {
-        self.credit = (self.credit + CREDIT_PER_PACKET).min(CREDIT_MAX);
-        // RFC 3078 §7.1: packet 0 uses the key after one change, so the next count is the number of changes so far.
-        let tried = self.trial.and_then(|trial| {
-            Some(trial.changes + lost(trial.changes, count, gap - trial.numbers, 0)? + 1)
-        });
-        let changes = match tried {
-            Some(changes) => {
-                self.sure = true;
-                changes
-            }
-            None => {
-                let lost = lost(settled.changes, count, gap, self.doubt).ok_or(Refusal::Late)?;
-                self.trial = None;
-                self.sure = lost <= gap && gap < COUNTS;
-                settled.changes + lost + 1
-            }
-        };
-        if self.link.changes > changes {
-            self.link = settled.clone();
-        }
-        let needed = changes - self.link.changes;
-        let affordable = needed.min(self.credit).min(CHANGES_PER_PACKET);
-        self.link.advance(start, affordable);
-        self.credit -= affordable;
-        if affordable < needed {
-            return Err(Refusal::TooFarAhead);
-        }
-        self.pending += 1;
-        self.opened = Place { changes, numbers };
-        Ok(Cipher::Fresh(self.link.key.clone()))
-    }
-
-    /// Whether the last packet opened, with `link` at its key, is where to go on from for good.
-    fn judge(&mut self, plausible: bool) -> bool {
-        if !plausible {
-            self.doubt = if self.trial.take().is_some() {
-                0
-            } else {
-                (self.doubt + 1) % 4
-            };
-            return false;
-        }
-        if self.link.changes != self.opened.changes {
-            return false;
-        }
-        if !self.sure {
-            self.trial = Some(self.opened);
-            return false;
-        }
-        self.trial = None;
-        self.doubt = 0;
-        true
-    }
-}
-
-impl Running {
-    fn open(
-        &mut self,
-        start: &StartKey,
-        settled: &Link,
-        count: u64,
-        flushed: bool,
-        gap: u64,
-        numbers: u64,
-    ) -> Result<Cipher<'_>, Refusal> {
-        let lost = lost(self.expected, count, gap, 0);
-        let flag = count % FLAG_INTERVAL == FLAG_INTERVAL - 1;
-        if !flushed {
-            if flag || self.waiting || lost != Some(0) || self.opened.is_some() {
-                self.waiting = true;
-                return Err(Refusal::NeedReset);
-            }
-            self.opened = Some((settled.clone(), self.expected + 1, numbers));
-            return Ok(Cipher::Running(&mut self.tables));
-        }
-        let index = self.expected + lost.ok_or(Refusal::Late)?;
-        // RFC 3078 §8.2: one change for each flag packet from the expected one to this.
-        let changes = (index + 1) / FLAG_INTERVAL - self.expected / FLAG_INTERVAL;
-        if changes > CHANGES_PER_PACKET {
-            return Err(Refusal::TooFarAhead);
-        }
-        let mut link = settled.clone();
-        link.advance(start, changes);
-        self.tables = Rc4State::new(&link.key);
-        self.waiting = false;
-        self.opened = Some((link, index + 1, numbers));
-        Ok(Cipher::Running(&mut self.tables))
     }
 }

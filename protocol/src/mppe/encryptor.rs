@@ -2,7 +2,7 @@
 
 use super::cipher::{Cipher, Rc4State};
 use super::keys::Link;
-use super::{COUNTS, ENCRYPTED, FLAG_INTERVAL, FLUSHED, HEADER_LEN, Mode, StartKey};
+use super::{COUNTS, Dialect, ENCRYPTED, FLAG_INTERVAL, FLUSHED, HEADER_LEN, Mode, StartKey};
 
 /// Keys and coherency count of the direction we send in. Never printed.
 pub struct Encryptor {
@@ -19,11 +19,32 @@ pub struct Encryptor {
 )]
 enum State {
     Stateless,
-    Stateful {
-        tables: Rc4State,
-        /// Initialise the tables before the next packet.
-        flush: bool,
-    },
+    Stateful(Running),
+}
+
+/// Tables that run on.
+struct Running {
+    tables: Rc4State,
+    /// `None`: not known yet. The RFC's is used.
+    dialect: Option<Dialect>,
+    /// Initialise the tables before the next packet.
+    flush: Option<Flush>,
+    /// The last Reset-Request that was obeyed.
+    last: Option<Flush>,
+    /// Flushed packets between flag packets that were sent while the dialect was not known.
+    guessed: u64,
+    /// How often since the last Reset-Request the peer seemed to have another key than we.
+    doubts: u8,
+}
+
+/// A Reset-Request of the peer.
+#[derive(Clone, Copy)]
+struct Flush {
+    /// Its identifier.
+    identifier: u8,
+    /// The peer's key when it lost its thread, in key changes, less those that flag packets before the packet that
+    /// is next then have made: what the Linux dialect counts from.
+    origin: u64,
 }
 
 /// One packet's header and key.
@@ -42,10 +63,14 @@ impl Encryptor {
             Mode::Stateless => State::Stateless,
             // RFC 3078 §3.1 can be read as asking for bit A on the first packet. Linux and npppd leave it clear, and
             // Linux, receiving it, changes its key: clear is what every receiver takes.
-            Mode::Stateful => State::Stateful {
+            Mode::Stateful => State::Stateful(Running {
                 tables: Rc4State::new(&link.key),
-                flush: false,
-            },
+                dialect: None,
+                flush: None,
+                last: None,
+                guessed: 0,
+                doubts: 0,
+            }),
         };
         Self {
             start: start.clone(),
@@ -68,17 +93,9 @@ impl Encryptor {
                 link.advance(start, 1);
                 (true, Cipher::Fresh(link.key.clone()))
             }
-            State::Stateful { tables, flush } => {
-                let flag = index % FLAG_INTERVAL == FLAG_INTERVAL - 1;
-                if flag {
-                    link.advance(start, 1);
-                }
-                let flushed = flag || *flush;
-                if flushed {
-                    *tables = Rc4State::new(&link.key);
-                    *flush = false;
-                }
-                (flushed, Cipher::Running(tables))
+            State::Stateful(running) => {
+                let flushed = running.step(start, link, index);
+                (flushed, Cipher::Running(&mut running.tables))
             }
         };
         let [high, low] = ((index % COUNTS) as u16).to_be_bytes();
@@ -89,12 +106,104 @@ impl Encryptor {
         }
     }
 
-    /// The peer sent a CCP Reset-Request. Several before the next packet count as one.
-    pub fn reset(&mut self) {
-        // RFC 3078 §8.2: the tables are initialised with the current key, the key does not change. In stateless mode
-        // every packet is a fresh start anyway.
-        if let State::Stateful { flush, .. } = &mut self.state {
-            *flush = true;
+    /// The peer sent a CCP Reset-Request. Several before the next packet count as one; one with the identifier of the
+    /// last repeats it.
+    pub fn reset(&mut self, identifier: u8) {
+        // In stateless mode every packet is a fresh start anyway.
+        let State::Stateful(running) = &mut self.state else {
+            return;
+        };
+        running.doubts = 0;
+        running.flush = Some(match (running.flush, running.last) {
+            (Some(pending), _) => Flush {
+                identifier,
+                ..pending
+            },
+            // The flushed packet was lost, or ignored because the Reset-Ack before it was lost: the peer is where it was.
+            (None, Some(last)) if last.identifier == identifier => last,
+            _ => Flush {
+                identifier,
+                origin: self.link.changes - self.sealed / FLAG_INTERVAL,
+            },
+        });
+    }
+
+    /// What resets do to keys, as the peer has shown it in the other direction.
+    pub fn set_dialect(&mut self, dialect: Dialect) {
+        let State::Stateful(running) = &mut self.state else {
+            return;
+        };
+        let before = running.dialect.replace(dialect);
+        if before.is_none() && dialect == Dialect::Linux && running.guessed > 0 {
+            // Each reset that was obeyed as the RFC has it was a key change for the peer, which notices nothing and
+            // reads garbage. The next flushed packet is one more.
+            let origin = self.link.changes - self.sealed / FLAG_INTERVAL + running.guessed;
+            let identifier = running.last.map_or(0, |last| last.identifier);
+            running.flush = Some(Flush { identifier, origin });
+            running.guessed = 0;
         }
+    }
+
+    /// The peer reads garbage: it has rejected a protocol that was never sent (RFC 1661 §5.7). Linux does so, and asks for
+    /// no reset, when its key is another than ours, which is so after a wrong guess: it does not say whether a
+    /// Reset-Request is about the loss of the last flushed packet, or about one after it.
+    pub fn doubt(&mut self) {
+        let State::Stateful(running) = &mut self.state else {
+            return;
+        };
+        match running.dialect {
+            None if running.guessed > 0 => self.set_dialect(Dialect::Linux),
+            Some(Dialect::Linux) if running.doubts < 2 && running.last.is_some() => {
+                let ours = self.link.changes - self.sealed / FLAG_INTERVAL;
+                // The flushed packet that we took for received was lost: the peer is one change behind. If that is
+                // wrong, it was one ahead, and our mending has made it two.
+                let origin = if running.doubts == 0 {
+                    ours.saturating_sub(1)
+                } else {
+                    ours + 2
+                };
+                running.doubts += 1;
+                let identifier = running.last.map_or(0, |last| last.identifier);
+                running.flush = Some(Flush { identifier, origin });
+            }
+            _ => {}
+        }
+    }
+
+    /// What resets are taken to do to keys; `None` in stateless mode, and while it is not known.
+    pub fn dialect(&self) -> Option<Dialect> {
+        match &self.state {
+            State::Stateless => None,
+            State::Stateful(running) => running.dialect,
+        }
+    }
+}
+
+impl Running {
+    /// Makes the tables ready for packet `index`; says whether they were initialised.
+    fn step(&mut self, start: &StartKey, link: &mut Link, index: u64) -> bool {
+        let flag = index % FLAG_INTERVAL == FLAG_INTERVAL - 1;
+        let flush = self.flush.take();
+        match (flush, self.dialect) {
+            // One change for each block of 256 that the peer has to catch up with, and one for the flushed packet,
+            // which in a flag packet is the same.
+            (Some(flush), Some(Dialect::Linux)) => {
+                let target = flush.origin + index / FLAG_INTERVAL + 1;
+                link.advance(start, target.saturating_sub(link.changes));
+            }
+            // RFC 3078 §8.2: the tables are initialised with the current key.
+            (flush, _) => {
+                link.advance(start, u64::from(flag));
+                self.guessed += u64::from(flush.is_some() && self.dialect.is_none() && !flag);
+            }
+        }
+        if flush.is_some() {
+            self.last = flush;
+        }
+        let flushed = flag || flush.is_some();
+        if flushed {
+            self.tables = Rc4State::new(&link.key);
+        }
+        flushed
     }
 }

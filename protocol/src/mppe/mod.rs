@@ -7,10 +7,15 @@
 //! (one or two octets) and payload (RFC 3078 §3.1). There is no padding and no checksum: [`plausible`] is all that
 //! tells a wrong key from a right one.
 
+mod budget;
 mod cipher;
 mod decryptor;
 mod encryptor;
 pub mod keys;
+mod likeness;
+mod stateful;
+mod stateless;
+mod strengths;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -18,6 +23,9 @@ pub use cipher::{Cipher, Rc4State};
 pub use decryptor::{Decryptor, Refusal};
 pub use encryptor::{Encryptor, Sealing};
 pub use keys::SessionKey;
+use likeness::Likeness;
+pub use stateful::Search;
+pub use strengths::Strengths;
 
 /// Octets of the MPPE header: four bits, then the 12-bit coherency count, big-endian (RFC 3078 §3.1).
 pub const HEADER_LEN: usize = 2;
@@ -120,31 +128,22 @@ impl StartKey {
     }
 }
 
+/// What a CCP Reset-Request does to the keys of the stateful direction that it asks to be reset.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Dialect {
+    /// RFC 3078 §8.2: the tables are initialised with the current key.
+    Rfc3078,
+    /// As Linux does it: every flushed packet changes the key, at both ends.
+    Linux,
+}
+
 /// Whether `plain`, a decrypted packet from its inner protocol field on, can be what a peer sent.
 ///
-/// RFC 3078 §3: only protocols 0021 to 00FA are encrypted. The protocol alone is a weak check (in its one-octet form
-/// two fifths of all garbage would pass), so IP headers are looked at too, and other protocols count only in the
-/// two-octet form. Of random octets about two in a thousand pass.
+/// RFC 3078 §3: only protocols 0021 to 00FA are encrypted. The protocol alone is a weak check, so IP headers are looked
+/// at too. Of random octets about two in a thousand pass.
 pub fn plausible(plain: &[u8]) -> bool {
-    let ipv4 = |packet: &[u8]| {
-        packet.len() >= 20
-            && packet[0] >> 4 == 4
-            && (5..=15).contains(&(packet[0] & 0x0f))
-            && (20..=packet.len())
-                .contains(&usize::from(u16::from_be_bytes([packet[2], packet[3]])))
-    };
-    let ipv6 = |packet: &[u8]| {
-        packet.len() >= 40
-            && packet[0] >> 4 == 6
-            && usize::from(u16::from_be_bytes([packet[4], packet[5]])) <= packet.len() - 40
-    };
-    match plain {
-        [0x00, 0x21, packet @ ..] | [0x21, packet @ ..] => ipv4(packet),
-        [0x00, 0x57, packet @ ..] | [0x57, packet @ ..] => ipv6(packet),
-        // RFC 1661 §2: the last octet of a protocol number is odd.
-        [0x00, protocol, ..] => (0x21..=0xfa).contains(protocol) && protocol & 1 == 1,
-        _ => false,
-    }
+    let head = &plain[..plain.len().min(Likeness::HEAD)];
+    Likeness::of(head, plain.len()) > Likeness::No
 }
 
 #[cfg(test)]
@@ -156,6 +155,10 @@ mod tests {
         let mut packet = vec![0x00, 0x21, 0x45, 0, 0, 20];
         packet.resize(22, 0);
         assert!(plausible(&packet), "IPv4, two-octet protocol");
+        assert_eq!(Likeness::of(&packet, 22), Likeness::Perhaps);
+        packet[12..14].copy_from_slice(&0xbaeb_u16.to_be_bytes());
+        assert_eq!(Likeness::of(&packet, 22), Likeness::Sure);
+        assert_eq!(Likeness::of(&packet[1..], 21), Likeness::Sure);
         assert!(plausible(&packet[1..]), "IPv4, one-octet protocol");
         packet.push(0);
         assert!(plausible(&packet), "padding after the datagram");

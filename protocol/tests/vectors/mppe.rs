@@ -139,8 +139,8 @@ fn packets_sealed() {
                 index += 1;
             }
             if ["stateful-128-resync", "stateful-128-lost-flag"].contains(&name.as_str()) {
-                encryptor.reset();
-                encryptor.reset();
+                encryptor.reset(1);
+                encryptor.reset(1);
             }
             let mut octets = if vector.has("inner") {
                 vector.bytes("inner")
@@ -232,7 +232,7 @@ fn packets_opened() {
                 index += 1;
             }
             if ["stateful-128-resync", "stateful-128-lost-flag"].contains(&name.as_str()) {
-                between.reset();
+                between.reset(1);
             }
             between.seal().cipher.apply(&mut inner(index));
             index += 1;

@@ -67,7 +67,7 @@ pub fn mppe(octets: &[u8]) -> Trace {
                 sent += lost;
                 missing += lost;
             }
-            160..=167 => sender.reset(),
+            160..=167 => sender.reset(order),
             168..=171 => {
                 // Not so many that the count could have gone round.
                 if control < 2000 {
