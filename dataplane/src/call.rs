@@ -10,6 +10,7 @@ use turnpike_protocol::{CallId, Time};
 
 use crate::api::{CallCounters, CallRef, Encryption, Forward, Mppe, SourceCheck};
 use crate::bucket::{Bucket, Limits};
+use crate::ccp::Resets;
 use crate::encap::OuterHeader;
 use crate::next_hops::Hop;
 use crate::table::Table;
@@ -73,6 +74,8 @@ pub(crate) struct Decap {
     pub(crate) octets: u64,
     /// Running keys. Per packet.
     pub(crate) decryptor: Option<Decryptor>,
+    /// Whether those are stateful. Fixed while they run.
+    pub(crate) stateful: bool,
     pub(crate) missing: u64,
     pub(crate) held: u64,
     pub(crate) dropped: u64,
@@ -124,6 +127,7 @@ pub(crate) struct Cold {
     pub(crate) source: Option<Ipv4Addr>,
     /// Of control frames.
     pub(crate) bucket: Bucket,
+    pub(crate) resets: Resets,
     /// Keys for the peer's next Configure-Ack.
     pub(crate) receive: Option<Loaded>,
     /// Keys for our next Configure-Ack.
@@ -171,6 +175,7 @@ impl Call {
                 held: 0,
                 dropped: 0,
                 decryptor: None,
+                stateful: false,
             },
             encap: Encap {
                 outer: OuterHeader::new(mac, call.local, call.peer),
@@ -193,6 +198,7 @@ impl Call {
             cold: Cold {
                 source: None,
                 bucket: Bucket::new(FRAME_LIMITS),
+                resets: Resets::default(),
                 receive: None,
                 transmit: None,
                 mppe_receive: None,

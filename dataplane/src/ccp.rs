@@ -5,7 +5,10 @@
 //! afresh, from its start key and count 0, with the next Ack; an Ack that nobody asked for starts nothing, so repeated
 //! ones do not restart keys under which data flows.
 
-use turnpike_protocol::mppe::{Decryptor, Encryptor};
+use core::time::Duration;
+
+use turnpike_protocol::Time;
+use turnpike_protocol::mppe::{Decryptor, Dialect, Encryptor, Mode};
 use turnpike_protocol::wire::ppp;
 
 use crate::api::Mppe;
@@ -17,6 +20,7 @@ const CONFIGURE_REQUEST: u8 = 1;
 const CONFIGURE_ACK: u8 = 2;
 const TERMINATE_REQUEST: u8 = 5;
 const TERMINATE_ACK: u8 = 6;
+const CODE_REJECT: u8 = 7;
 const RESET_REQUEST: u8 = 14;
 const RESET_ACK: u8 = 15;
 
@@ -30,6 +34,87 @@ const SLACK: u32 = 8;
 /// Key changes that finding the start of an epoch may cost per Configure-Request of ours: an outage of a whole turn of
 /// the count, twice. About 4 ms.
 const START_CREDIT: u32 = 8192;
+
+/// A Reset-Request that brought no packet that can be read is repeated after this time.
+const RESET_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Doubts about the peer's key are at least so far apart: what it rejects now may have been sent before the last one.
+const DOUBT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is known of a call's resets.
+#[derive(Default)]
+pub(crate) struct Resets {
+    /// Of our last Reset-Request.
+    identifier: u8,
+    /// When it went out, while nothing that can be read has come since.
+    requested: Option<Time>,
+    /// The peer has rejected a Reset-Ack: it gets no more.
+    unacknowledged: bool,
+    /// What resets do to the peer's keys, once it has shown it; outlives an epoch.
+    dialect: Option<Dialect>,
+    /// When the peer was last found to read garbage.
+    doubted: Option<Time>,
+}
+
+/// A Reset-Request (RFC 1962 §3) as it stands in the GRE payload.
+pub(crate) const fn reset_request(identifier: u8) -> [u8; 8] {
+    [0xff, 0x03, 0x80, 0xfd, RESET_REQUEST, identifier, 0, 4]
+}
+
+/// After a packet that could not be read: the identifier of the Reset-Request that has to go out now, if any. A new
+/// loss has a new one, at once; a repetition keeps it.
+pub(crate) fn wanted_reset(call: &mut Call, now: Time) -> Option<u8> {
+    let decryptor = call.decap.decryptor.as_mut()?;
+    if !decryptor.is_waiting() {
+        return None;
+    }
+    let resets = &mut call.cold.resets;
+    match resets.requested {
+        Some(last) if now.since(last) < RESET_INTERVAL => return None,
+        Some(_) => {}
+        None => resets.identifier = resets.identifier.wrapping_add(1),
+    }
+    resets.requested = Some(now);
+    decryptor.requested();
+    Some(resets.identifier)
+}
+
+/// After a stateful packet that could be read.
+pub(crate) fn in_step(call: &mut Call) {
+    call.cold.resets.requested = None;
+    let Some(dialect) = call.decap.decryptor.as_ref().and_then(Decryptor::dialect) else {
+        return;
+    };
+    if call.cold.resets.dialect != Some(dialect) {
+        call.cold.resets.dialect = Some(dialect);
+        if let Some(encryptor) = &mut call.encap.encryptor {
+            encryptor.set_dialect(dialect);
+        }
+    }
+}
+
+/// The peer has rejected a protocol (an LCP packet, from its code on). One that we never send in clear is what it reads
+/// instead of what we encrypted.
+pub(crate) fn protocol_rejected(call: &mut Call, packet: &[u8], now: Time) {
+    const PROTOCOL_REJECT: u8 = 8;
+    let Some((PROTOCOL_REJECT, _, [high, low, ..])) = parse(packet) else {
+        return;
+    };
+    let resets = &mut call.cold.resets;
+    let protocol = u16::from_be_bytes([*high, *low]);
+    // Control protocols are rejected for other reasons, and MPPE itself while CCP settles.
+    let garbage = protocol < 0x8000 && protocol != ppp::Protocol::COMPRESSED.0;
+    let soon = resets
+        .doubted
+        .is_some_and(|last| now.since(last) < DOUBT_INTERVAL);
+    if let Some(encryptor) = &mut call.encap.encryptor
+        && garbage
+        && !soon
+    {
+        resets.doubted = Some(now);
+        encryptor.doubt();
+    }
+}
 
 /// Code, identifier and the rest of a whole frame; None when its lengths cannot be.
 fn parse(frame: &[u8]) -> Option<(u8, u8, &[u8])> {
@@ -68,7 +153,14 @@ pub(crate) fn judge_received(call: &mut Call, frame: &[u8]) -> Result<Answer, Re
         Some((RESET_REQUEST, identifier, _)) => {
             let encryptor = call.encap.encryptor.as_mut().ok_or(Reason::ResetIgnored)?;
             encryptor.reset(identifier);
+            if call.cold.resets.unacknowledged {
+                return Err(Reason::ResetUnacknowledged);
+            }
             Ok(Answer::Reset)
+        }
+        Some((CODE_REJECT, _, [RESET_ACK, ..])) => {
+            call.cold.resets.unacknowledged = true;
+            Ok(Answer::Forward)
         }
         Some((RESET_ACK, ..)) => Err(Reason::ResetIgnored),
         _ => Ok(Answer::Forward),
@@ -128,7 +220,11 @@ fn sent(call: &mut Call, frame: &[u8]) {
                 && loaded.identifier == identifier
             {
                 call.cold.mppe_transmit = Some(Mppe::new(loaded.key.strength(), loaded.mode));
-                call.encap.encryptor = Some(Encryptor::new(&loaded.key, loaded.mode));
+                let mut encryptor = Encryptor::new(&loaded.key, loaded.mode);
+                if let Some(dialect) = call.cold.resets.dialect {
+                    encryptor.set_dialect(dialect);
+                }
+                call.encap.encryptor = Some(encryptor);
             }
         }
         Some((TERMINATE_REQUEST | TERMINATE_ACK, ..)) => stop(call),
@@ -136,8 +232,11 @@ fn sent(call: &mut Call, frame: &[u8]) {
     }
 }
 
-fn start_receive(call: &mut Call, decryptor: Decryptor) {
+fn start_receive(call: &mut Call, mut decryptor: Decryptor) {
     if let Some(loaded) = &call.cold.receive {
+        decryptor.set_dialect(call.cold.resets.dialect);
+        call.cold.resets.requested = None;
+        call.decap.stateful = loaded.mode == Mode::Stateful;
         call.cold.mppe_receive = Some(Mppe::new(loaded.key.strength(), loaded.mode));
         call.decap.decryptor = Some(decryptor);
         call.decap.mppe_missing = 0;

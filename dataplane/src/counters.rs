@@ -98,6 +98,7 @@ named! {
         HandoffFull = "handoff-full", "ring to another worker full";
         DatagramTooLong = "datagram-too-long", "reassembled datagram that fits no chunk";
         ResetIgnored = "reset-ignored", "CCP reset for a direction without keys, or one that nobody asked for";
+        ResetUnacknowledged = "reset-unacknowledged", "CCP Reset-Request obeyed without a Reset-Ack, which its peer has rejected";
         NoSuchPort = "no-such-port", "command for a port that there is not";
         NoSuchCall = "no-such-call", "command for a call that does not exist";
         CallExists = "call-exists", "command to open a call that is open";
@@ -116,6 +117,7 @@ named! {
         FramesReceived = "frames-received", "control frames handed to the control plane";
         FramesSent = "frames-sent", "control frames that the control plane sent to peers";
         ResetsAnswered = "resets-answered", "CCP Reset-Requests answered";
+        ResetsRequested = "resets-requested", "CCP Reset-Requests sent after a loss in stateful MPPE";
         Decapsulated = "decapsulated", "inner packets taken out of tunnels and forwarded";
         Encapsulated = "encapsulated", "inner packets put into tunnels";
         Missing = "missing", "GRE numbers that never came";

@@ -48,6 +48,12 @@ pub(crate) enum Verdict {
     },
     /// A PPP frame to be sent to the peer of the call it came from.
     Answer { at: usize, len: usize, slot: u32 },
+    /// The frame is dropped for this reason, and a Reset-Request with this identifier goes to the peer of its call.
+    Reset {
+        reason: Reason,
+        identifier: u8,
+        slot: u32,
+    },
 }
 
 /// Where in a frame a GRE payload lies.
@@ -129,7 +135,7 @@ fn refused(refusal: Refusal) -> Reason {
 
 /// Decrypts an MPPE packet (header and ciphertext) in place.
 #[inline]
-fn decrypt(call: &mut Call, packet: &mut [u8]) -> Result<(), Reason> {
+fn decrypt(call: &mut Call, packet: &mut [u8], now: Time) -> Result<(), Reason> {
     let Some(decryptor) = &mut call.decap.decryptor else {
         return ccp::try_start(call, packet);
     };
@@ -137,6 +143,7 @@ fn decrypt(call: &mut Call, packet: &mut [u8]) -> Result<(), Reason> {
         return Err(Reason::MppeShort);
     };
     let missing = core::mem::take(&mut call.decap.mppe_missing);
+    decryptor.pass(now);
     let cipher = decryptor
         .open([*first, *second], missing)
         .map_err(refused)?;
@@ -144,6 +151,9 @@ fn decrypt(call: &mut Call, packet: &mut [u8]) -> Result<(), Reason> {
     let plausible = turnpike_protocol::mppe::plausible(data);
     decryptor.judge(plausible);
     if plausible {
+        if call.decap.stateful {
+            ccp::in_step(call);
+        }
         return Ok(());
     }
     Err(match ppp::Frame::parse_protocol(data) {
@@ -302,7 +312,17 @@ impl Core {
                 self.inner(bytes, at, end, slot, now)
             }
             Protocol::COMPRESSED => {
-                decrypt(call, &mut bytes[at..end])?;
+                if let Err(reason) = decrypt(call, &mut bytes[at..end], now) {
+                    let Some(identifier) = ccp::wanted_reset(call, now) else {
+                        return Err(reason);
+                    };
+                    call.decap.dropped += 1;
+                    return Ok(Verdict::Reset {
+                        reason,
+                        identifier,
+                        slot,
+                    });
+                }
                 match call.decap.gate {
                     Gate::Plain => {}
                     Gate::Closed => return Err(Reason::NotYetForwarding),
@@ -335,6 +355,9 @@ impl Core {
         let call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
         if !call.cold.bucket.take(now) {
             return Err(Reason::FrameRate);
+        }
+        if protocol == Protocol::LCP {
+            ccp::protocol_rejected(call, &bytes[at..end], now);
         }
         if protocol == Protocol::CCP {
             match ccp::judge_received(call, &bytes[at..end])? {

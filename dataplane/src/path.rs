@@ -255,6 +255,15 @@ impl<D: Device> Path<D> {
                 arrival,
                 segment,
             } => self.reorder(frame, slot, seq, arrival, segment, now),
+            Verdict::Reset {
+                reason,
+                identifier,
+                slot,
+            } => {
+                self.drop(frame, reason);
+                self.core.counters.add(Total::ResetsRequested, 1);
+                self.send_control(slot, &ccp::reset_request(identifier), now);
+            }
             Verdict::Answer { at, len, slot } => {
                 if frame.cut_front(at) && frame.set_len(len) {
                     self.send_ppp(frame, slot, now);

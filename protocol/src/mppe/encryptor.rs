@@ -33,7 +33,7 @@ struct Running {
     last: Option<Flush>,
     /// Flushed packets between flag packets that were sent while the dialect was not known.
     guessed: u64,
-    /// How often since the last Reset-Request the peer seemed to have another key than we.
+    /// How often since the last Reset-Request the peer seemed to have another key than we, modulo 4.
     doubts: u8,
 }
 
@@ -153,16 +153,17 @@ impl Encryptor {
         };
         match running.dialect {
             None if running.guessed > 0 => self.set_dialect(Dialect::Linux),
-            Some(Dialect::Linux) if running.doubts < 2 && running.last.is_some() => {
+            Some(Dialect::Linux) if running.last.is_some() => {
                 let ours = self.link.changes - self.sealed / FLAG_INTERVAL;
-                // The flushed packet that we took for received was lost: the peer is one change behind. If that is
-                // wrong, it was one ahead, and our mending has made it two.
-                let origin = if running.doubts == 0 {
+                // A flushed packet that we took for received was lost: the peer is behind, and comes nearer by each
+                // flushed packet that leaves our key as it is. If that does not help it was ahead by one, and by now is
+                // by four.
+                let origin = if running.doubts < 3 {
                     ours.saturating_sub(1)
                 } else {
-                    ours + 2
+                    ours + 4
                 };
-                running.doubts += 1;
+                running.doubts = (running.doubts + 1) % 4;
                 let identifier = running.last.map_or(0, |last| last.identifier);
                 running.flush = Some(Flush { identifier, origin });
             }
