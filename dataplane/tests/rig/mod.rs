@@ -266,6 +266,16 @@ impl Pair {
         pair
     }
 
+    /// The call carries data under stateful keys.
+    pub fn stateful() -> Self {
+        let mut pair = Self::open();
+        pair.server.mode = Mode::Stateful;
+        pair.client.mode = Mode::Stateful;
+        pair.start_keys(1);
+        pair.forward(Encryption::Required);
+        pair
+    }
+
     pub fn forward(&mut self, encryption: Encryption) {
         for (end, call) in [(&mut self.server, AT_SERVER), (&mut self.client, AT_CLIENT)] {
             end.tell(Command::Route {
@@ -458,6 +468,10 @@ pub fn terminate_request(identifier: u8) -> Vec<u8> {
 
 pub fn reset_request(identifier: u8, data: &[u8]) -> Vec<u8> {
     ccp(14, identifier, data)
+}
+
+pub fn code_reject(identifier: u8, rejected: &[u8]) -> Vec<u8> {
+    ccp(7, identifier, rejected)
 }
 
 pub fn reset_ack(identifier: u8) -> Vec<u8> {
