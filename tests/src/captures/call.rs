@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail, ensure};
 use turnpike_protocol::Role;
 use turnpike_protocol::gre::{Arrival, Receiver};
-use turnpike_protocol::mppe::{self, Decryptor, Direction, HEADER_LEN};
+use turnpike_protocol::mppe::{self, Decryptor, Direction, HEADER_LEN, Refusal};
 use turnpike_protocol::mschap::{self, MasterKeys, NtHash};
 use turnpike_protocol::ppp::packet::{OptionList, Packet, code};
 use turnpike_protocol::ppp::{AuthProtocol, MppeBits, MppeTerms};
@@ -300,7 +300,7 @@ impl Call {
 
     /// Decrypts what `side` sent.
     ///
-    /// Every packet must decrypt to something plausible.
+    /// Every packet must decrypt to something plausible, but for those that wait for a reset.
     pub fn decrypt(&self, side: Side, keys: &MasterKeys) -> Result<Vec<Clear>> {
         let agreed = self.mppe(side)?.context("no MPPE")?;
         let role = if side == Side::Client {
@@ -312,25 +312,42 @@ impl Call {
         let mut decryptor = Decryptor::new(&start, agreed.mode);
         let mut clear = Vec::new();
         let mut missing = 0;
+        let other = match side {
+            Side::Client => Side::Server,
+            Side::Server => Side::Client,
+        };
+        let mut requests = self
+            .from(other)
+            .iter()
+            .filter(|wire| wire.protocol == ppp::Protocol::CCP)
+            .filter(|wire| wire.information.first() == Some(&code::RESET_REQUEST))
+            .map(|wire| wire.frame)
+            .peekable();
         for wire in self.from(side) {
             missing += wire.missing;
+            while requests.next_if(|frame| *frame < wire.frame).is_some() {
+                decryptor.requested();
+            }
             match wire.protocol {
                 // Its own Configure-Ack is the last frame before the first that may be encrypted.
-                ppp::Protocol::CCP => missing = 0,
+                ppp::Protocol::CCP if wire.information.first() == Some(&code::CONFIGURE_ACK) => {
+                    missing = 0;
+                }
                 ppp::Protocol::COMPRESSED => {
                     let (header, octets) = wire
                         .information
                         .split_first_chunk::<HEADER_LEN>()
                         .context("short MPPE packet")?;
                     let mut octets = octets.to_vec();
-                    let cipher = decryptor
-                        .open(*header, missing)
-                        .with_context(|| format!("frame {}", wire.frame))?;
+                    let cipher = match decryptor.open(*header, std::mem::take(&mut missing)) {
+                        Ok(cipher) => cipher,
+                        Err(Refusal::NeedReset) => continue,
+                        Err(refusal) => bail!("frame {}: {refusal}", wire.frame),
+                    };
                     cipher.apply(&mut octets);
                     let plausible = mppe::plausible(&octets);
                     ensure!(plausible, "frame {} decrypts to garbage", wire.frame);
                     decryptor.judge(plausible);
-                    missing = 0;
                     clear.push(Clear {
                         frame: wire.frame,
                         header: *header,
