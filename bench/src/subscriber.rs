@@ -216,7 +216,7 @@ impl Subscriber {
             Event::Frame { call, .. }
             | Event::Counters { call, .. }
             | Event::Closed { call, .. } => *call,
-            Event::Bound { .. } | Event::Lost { .. } => return false,
+            Event::Inner { .. } | Event::Bound { .. } | Event::Lost { .. } => return false,
         };
         let Some(at) = self.position(call.id) else {
             return false;
@@ -238,7 +238,10 @@ impl Subscriber {
                     });
                 }
             }
-            Event::Counters { .. } | Event::Bound { .. } | Event::Lost { .. } => {}
+            Event::Inner { .. }
+            | Event::Counters { .. }
+            | Event::Bound { .. }
+            | Event::Lost { .. } => {}
         }
         self.pump(now);
         true

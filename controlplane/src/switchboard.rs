@@ -26,7 +26,7 @@ use crate::async_fd::watch;
 /// Commands that may wait between the tunnels and one worker's ring.
 const QUEUE: usize = 256;
 
-/// Control frames that may wait for one tunnel; more are dropped (PPP repeats them).
+/// Control frames, and packets for ourselves, that may wait for one tunnel; more are dropped (they are repeated).
 const INBOX_FRAMES: usize = 128;
 
 /// How long a worker may take to answer a query before the answer is given up.
@@ -66,7 +66,7 @@ impl Inbox {
 
     /// False when a frame had to be dropped.
     fn deliver(&self, event: Event) -> bool {
-        if matches!(event, Event::Frame { .. }) {
+        if is_bounded(&event) {
             if self.frames.load(Ordering::Relaxed) >= INBOX_FRAMES {
                 return false;
             }
@@ -94,10 +94,15 @@ impl Mail {
     }
 
     fn taken(&self, event: Option<&Event>) {
-        if let Some(Event::Frame { .. }) = event {
+        if event.is_some_and(is_bounded) {
             self.frames.fetch_sub(1, Ordering::Relaxed);
         }
     }
+}
+
+/// Whether an event comes as often as the client likes.
+fn is_bounded(event: &Event) -> bool {
+    matches!(event, Event::Frame { .. } | Event::Inner { .. })
 }
 
 /// Where captured packets of a call go.
@@ -339,6 +344,7 @@ fn copy(command: &Command) -> Option<Command> {
         Command::Open { .. }
         | Command::Via { .. }
         | Command::Send { .. }
+        | Command::SendInner { .. }
         | Command::Secure { .. }
         | Command::Forward { .. }
         | Command::Hold { .. }
@@ -496,7 +502,9 @@ impl Line {
                 return;
             };
             match event {
-                Event::Frame { call, .. } | Event::Bound { call, .. } => self.deliver(call, event),
+                Event::Frame { call, .. }
+                | Event::Inner { call, .. }
+                | Event::Bound { call, .. } => self.deliver(call, event),
                 Event::Counters { call, counters } => self.answer(call, counters),
                 Event::Closed { call, counters } => {
                     self.answer(call, counters);

@@ -14,7 +14,7 @@ pub use turnpike_protocol::mppe::Direction;
 use turnpike_protocol::mppe::{Mode, StartKey, Strength};
 use turnpike_protocol::wire::ethernet::MacAddr;
 
-/// The largest PPP frame that travels in a [`Command`] or an [`Event`], in octets: RFC 2637 §4.1's limit for the
+/// The largest PPP frame or inner packet that travels in a [`Command`] or an [`Event`], in octets: RFC 2637 §4.1's limit for the
 /// payload of a GRE packet (1532), which also covers an LCP packet of the default MRU with its header.
 pub const MAX_FRAME: usize = 1532;
 
@@ -94,7 +94,7 @@ impl Owners {
     }
 }
 
-/// A PPP frame as it stands in a GRE payload, held inline.
+/// A PPP frame as it stands in a GRE payload, or an inner packet, held inline.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FrameBytes {
     len: u16,
@@ -184,6 +184,14 @@ pub enum Command {
         /// The frame.
         frame: FrameBytes,
     },
+    /// Send an IP packet of ours inside a call, as if it had come by a port: encrypted where the call is, and not at all
+    /// where it would have to be and is not.
+    SendInner {
+        /// The call.
+        call: CallRef,
+        /// A whole packet, no longer than the call's MTU.
+        packet: FrameBytes,
+    },
     /// Load MPPE keys. They start at the CCP frame with this identifier: receive keys at the peer's Configure-Ack (or
     /// at the first MPPE packet, when the Ack was overtaken), transmit keys right after our own Configure-Ack has
     /// gone out (RFC 1962 §2; a request speaks of what its sender will receive).
@@ -270,6 +278,7 @@ impl Command {
             Self::Open { call, .. }
             | Self::Via { call, .. }
             | Self::Send { call, .. }
+            | Self::SendInner { call, .. }
             | Self::Secure { call, .. }
             | Self::Forward { call, .. }
             | Self::Hold { call }
@@ -299,6 +308,14 @@ pub enum Event {
         call: CallRef,
         /// The frame.
         frame: FrameBytes,
+    },
+    /// A packet that the client sent inside its call for us to answer: DHCP to our inner address or to everybody. Its
+    /// header is sound, and its source is the call's address or, where it goes to everybody, none.
+    Inner {
+        /// The call.
+        call: CallRef,
+        /// The packet.
+        packet: FrameBytes,
     },
     /// Answer to [`Command::Query`].
     Counters {

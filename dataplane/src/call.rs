@@ -14,6 +14,7 @@ use crate::ccp::Resets;
 use crate::encap::OuterHeader;
 use crate::next_hops::Hop;
 use crate::table::Table;
+use crate::to_us;
 
 /// Control frames that one call may send up: a login needs about 20, and echoes come every few seconds.
 const FRAME_LIMITS: Limits = Limits {
@@ -127,6 +128,8 @@ pub(crate) struct Cold {
     pub(crate) source: Option<Ipv4Addr>,
     /// Of control frames.
     pub(crate) bucket: Bucket,
+    /// Of packets for ourselves.
+    pub(crate) questions: Bucket,
     pub(crate) resets: Resets,
     /// Keys for the peer's next Configure-Ack.
     pub(crate) receive: Option<Loaded>,
@@ -198,6 +201,7 @@ impl Call {
             cold: Cold {
                 source: None,
                 bucket: Bucket::new(FRAME_LIMITS),
+                questions: Bucket::new(to_us::LIMITS),
                 resets: Resets::default(),
                 receive: None,
                 transmit: None,

@@ -28,6 +28,9 @@ impl<D: Device> Path<D> {
             Command::Send { call, frame } => self.slot(call).map(|slot| {
                 self.send_control(slot, frame, now);
             }),
+            Command::SendInner { call, packet } => self.slot(call).map(|slot| {
+                self.send_inner(slot, packet, now);
+            }),
             Command::Secure {
                 call,
                 direction,

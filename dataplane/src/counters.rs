@@ -64,9 +64,10 @@ named! {
         GreDuplicate = "gre-duplicate", "GRE number that came before";
         EmptyPayload = "empty-payload", "GRE packet with a number and no payload";
         PppShort = "ppp-short", "PPP frame without a whole protocol number";
-        FrameTooLong = "frame-too-long", "control frame longer than RFC 2637 allows";
+        FrameTooLong = "frame-too-long", "control frame, or packet for ourselves, longer than RFC 2637 allows";
         FrameRate = "frame-rate", "control frame beyond what one call may send";
-        EventRingFull = "event-ring-full", "control frame that found the event ring full";
+        EventRingFull = "event-ring-full", "control frame, or packet for ourselves, that found the event ring full";
+        InnerRate = "inner-rate", "packet for ourselves inside a call beyond what one call may send";
         MppeNoKeys = "mppe-no-keys", "MPPE packet while no receive keys are running";
         MppeShort = "mppe-short", "MPPE packet shorter than its header";
         MppeNotEncrypted = "mppe-not-encrypted", "MPPE packet without the encrypted bit";
@@ -116,6 +117,8 @@ named! {
         AcksSent = "acks-sent", "GRE packets to peers that only acknowledge";
         FramesReceived = "frames-received", "control frames handed to the control plane";
         FramesSent = "frames-sent", "control frames that the control plane sent to peers";
+        InnerReceived = "inner-received", "packets inside calls handed to the control plane";
+        InnerSent = "inner-sent", "packets that the control plane sent inside calls";
         ResetsAnswered = "resets-answered", "CCP Reset-Requests answered";
         ResetsRequested = "resets-requested", "CCP Reset-Requests sent after a loss in stateful MPPE";
         Decapsulated = "decapsulated", "inner packets taken out of tunnels and forwarded";
@@ -261,6 +264,7 @@ impl Counters {
                     Total::TakenOver,
                     Total::Datagrams,
                     Total::FramesSent,
+                    Total::InnerSent,
                     Total::AcksSent,
                     Total::FragmentsMade,
                     Total::IcmpSent,
@@ -271,6 +275,7 @@ impl Counters {
                 + totals(&[
                     Total::HandedOver,
                     Total::FramesReceived,
+                    Total::InnerReceived,
                     Total::AcksReceived,
                     Total::Fragmented,
                     Total::Held,

@@ -18,6 +18,7 @@ use crate::cipher;
 use crate::counters::{Reason, Total};
 use crate::path::Core;
 use crate::routes::Target;
+use crate::to_us;
 
 /// What becomes of a frame, or of the packet `at..at + len` in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -402,8 +403,11 @@ impl Core {
         }
         let destination = ip.destination();
         let server = self.config.role == Role::Server;
+        let mut ours = false;
         if server {
-            if ip.source() != call.decap.address {
+            let us = self.config.server_address;
+            ours = to_us::may_be(destination, us) && to_us::is(&ip, call.decap.address, us);
+            if ip.source() != call.decap.address && !ours {
                 return Err(Reason::Spoofed);
             }
         } else if destination != call.decap.address {
@@ -420,6 +424,9 @@ impl Core {
                 Direction::Receive,
                 &bytes[at..at + len],
             );
+        }
+        if ours {
+            return self.hand_up(&bytes[at..at + len], slot, now);
         }
         self.counters.add(Total::Decapsulated, 1);
         if ip_protocol(&bytes[at..]) == ipv4::TCP

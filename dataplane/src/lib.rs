@@ -10,6 +10,7 @@ pub mod ports;
 pub mod rings;
 pub mod table;
 pub mod thread;
+mod to_us;
 pub mod wake;
 pub mod worker;
 pub mod xdp;

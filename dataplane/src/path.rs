@@ -11,7 +11,7 @@ use turnpike_protocol::{CallId, Role, Time};
 
 use crate::api::{CallRef, CaptureSide, Direction, Port, PortInfo, WorkerId};
 use crate::bucket::{Bucket, Limits};
-use crate::call::Calls;
+use crate::call::{Calls, Gate};
 use crate::ccp;
 use crate::counters::{Counters, Reason, Total};
 use crate::decap::{UNKNOWN_SLOT, Verdict, may_be_inner};
@@ -514,6 +514,32 @@ impl<D: Device> Path<D> {
         if let Some(call) = self.core.calls.get_mut(slot) {
             ccp::sent_frame(call, octets);
         }
+    }
+
+    /// Sends an inner packet of the control plane's.
+    pub(crate) fn send_inner(&mut self, slot: u32, packet: &[u8], now: Time) {
+        self.core.counters.add(Total::InnerSent, 1);
+        let Some(mut frame) = self.device.allocate(Port::Access) else {
+            return self.core.counters.dropped(Reason::NoMemory);
+        };
+        let Some(call) = self.core.calls.get_mut(slot) else {
+            return self.drop(frame, Reason::UnknownCall);
+        };
+        // A call that may not carry data has no MTU either.
+        let refused = match call.encap.gate {
+            Gate::Closed => Some(Reason::NotYetForwarding),
+            _ if packet.len() > usize::from(call.encap.mtu) => Some(Reason::TooBig),
+            _ => None,
+        };
+        if let Some(reason) = refused {
+            call.encap.dropped += 1;
+            return self.drop(frame, reason);
+        }
+        if packet.is_empty() || !frame.set_len(packet.len()) {
+            return self.drop(frame, Reason::InnerHeader);
+        }
+        self.device.bytes(&mut frame).copy_from_slice(packet);
+        self.encap(frame, slot, now);
     }
 
     /// Sends what calls are owed.

@@ -237,6 +237,18 @@ impl EventSender {
         Ok(())
     }
 
+    /// A packet for ourselves; dropped when the ring is half full: the slots that are left are for what calls need to
+    /// live.
+    pub(crate) fn inner(&mut self, call: crate::api::CallRef, packet: &[u8]) -> Result<(), Reason> {
+        let packet = FrameBytes::new(packet).ok_or(Reason::FrameTooLong)?;
+        if self.ring.slots() <= self.ring.buffer().capacity() / 2 {
+            return Err(Reason::EventRingFull);
+        }
+        let _ = self.ring.push(Event::Inner { call, packet });
+        self.rung = false;
+        Ok(())
+    }
+
     /// A call's GRE comes from here. Refused when there is no room for the frame that said so as well: it will be
     /// repeated.
     pub(crate) fn bound(

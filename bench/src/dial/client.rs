@@ -338,8 +338,8 @@ impl<'a> Client<'a> {
             Event::Frame { call, .. }
             | Event::Counters { call, .. }
             | Event::Closed { call, .. } => call.id,
-            // Where a client's calls come from is checked strictly.
-            Event::Bound { .. } => return,
+            // Where a client's calls come from is checked strictly, and what comes for it goes to its Linux.
+            Event::Inner { .. } | Event::Bound { .. } => return,
             Event::Lost { frames } => {
                 tracing::warn!(frames, "control frames found the event ring full");
                 return;

@@ -158,7 +158,7 @@ impl Tunnel {
                     self.actions.push_back(Action::Bound { call, source });
                 }
             }
-            Event::Counters { .. } | Event::Lost { .. } => {}
+            Event::Inner { .. } | Event::Counters { .. } | Event::Lost { .. } => {}
         }
         self.pump(now);
     }

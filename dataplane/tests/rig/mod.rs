@@ -153,12 +153,38 @@ impl End {
             .into_iter()
             .map(|event| match event {
                 Event::Frame { frame, .. } => frame.to_vec(),
-                Event::Counters { .. }
+                Event::Inner { .. }
+                | Event::Counters { .. }
                 | Event::Closed { .. }
                 | Event::Bound { .. }
                 | Event::Lost { .. } => vec![],
             })
             .collect()
+    }
+
+    /// Packets for ourselves that came up since the last time.
+    pub fn inner(&mut self) -> Vec<(CallRef, Vec<u8>)> {
+        let (inner, rest) = self
+            .events
+            .drain(..)
+            .partition::<Vec<_>, _>(|event| matches!(event, Event::Inner { .. }));
+        self.events = rest;
+        inner
+            .into_iter()
+            .filter_map(|event| match event {
+                Event::Inner { call, packet } => Some((call, packet.to_vec())),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Sends a packet of ours inside a call.
+    pub fn send_inner(&mut self, call: CallRef, packet: &[u8]) {
+        self.tell(Command::SendInner {
+            call,
+            packet: FrameBytes::new(packet).unwrap(),
+        });
+        self.turn();
     }
 
     pub fn send_frame(&mut self, call: CallRef, frame: &[u8]) {

@@ -283,6 +283,7 @@ impl World {
                 any = true;
                 let call = match &event {
                     Event::Frame { call, .. }
+                    | Event::Inner { call, .. }
                     | Event::Bound { call, .. }
                     | Event::Counters { call, .. }
                     | Event::Closed { call, .. } => *call,
