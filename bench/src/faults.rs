@@ -294,14 +294,10 @@ impl<D: Device> Faulty<D> {
         }
         count(&self.books.receive.passed);
         self.ready.push_back(frame);
-        for at in (0..waiting).rev() {
-            self.received[at].overtakers -= 1;
-            if self.received[at].overtakers == 0
-                && let Some(held) = self.received.remove(at)
-            {
-                count(&self.books.receive.passed);
-                self.ready.push_back(held.frame);
-            }
+        overtake(&mut self.received, waiting);
+        while let Some(held) = pop_overtaken(&mut self.received) {
+            count(&self.books.receive.passed);
+            self.ready.push_back(held.frame);
         }
     }
 
@@ -337,6 +333,20 @@ fn held(frame: Frame, overtakers: u32) -> Held {
         overtakers,
         until: Instant::now() + HOLD,
     }
+}
+
+/// A frame has passed the first `waiting` of the queue.
+fn overtake(queue: &mut VecDeque<Held>, waiting: usize) {
+    for held in queue.range_mut(..waiting) {
+        held.overtakers = held.overtakers.saturating_sub(1);
+    }
+}
+
+/// Takes out the first that enough have overtaken. It passes those that came before it in turn.
+fn pop_overtaken(queue: &mut VecDeque<Held>) -> Option<Held> {
+    let at = queue.iter().position(|held| held.overtakers == 0)?;
+    overtake(queue, at);
+    queue.remove(at)
 }
 
 fn pop_expired(queue: &mut VecDeque<Held>, now: Instant) -> Option<Held> {
@@ -398,13 +408,9 @@ impl<D: Device> Device for Faulty<D> {
             count(&self.books.transmit.copies);
             let _ = self.send(copy);
         }
-        for at in (0..waiting).rev() {
-            self.transmitted[at].overtakers -= 1;
-            if self.transmitted[at].overtakers == 0
-                && let Some(held) = self.transmitted.remove(at)
-            {
-                let _ = self.send(held.frame);
-            }
+        overtake(&mut self.transmitted, waiting);
+        while let Some(held) = pop_overtaken(&mut self.transmitted) {
+            let _ = self.send(held.frame);
         }
         sent
     }
