@@ -123,7 +123,21 @@ causes! {
     /// Wrong name or password.
     AuthenticationFailed = "authentication_failed", "wrong user name or password", ADMINISTRATIVE, "Authentication failed", Some(691), 17;
     /// The account may not dial in.
-    NotPermitted = "not_permitted", "the user may not dial in: the account allows no address", ADMINISTRATIVE, "Not permitted", Some(649), 17;
+    NotPermitted = "not_permitted", "the user may not dial in: the account forbids it or allows no address", ADMINISTRATIVE, "Not permitted", Some(649), 17;
+    /// The account is locked.
+    AccountDisabled = "account_disabled", "the account is disabled", ADMINISTRATIVE, "The account is disabled", Some(647), 17;
+    /// The account is not to be used at this time.
+    OutsideHours = "outside_hours", "the user may not log on at this hour", ADMINISTRATIVE, "Not at this hour", Some(646), 17;
+    /// The password is too old.
+    PasswordExpired = "password_expired", "the password has expired", ADMINISTRATIVE, "The password has expired", Some(648), 17;
+    /// A new password is not good enough.
+    PasswordUnfit = "password_unfit", "the new password is too short, too long, or the old one", ADMINISTRATIVE, "The new password is not good enough", Some(709), 17;
+    /// The password is where nothing can be written.
+    PasswordFixed = "password_fixed", "the password cannot be changed by its user: the account is not in the file of auth.users_file", ADMINISTRATIVE, "The password cannot be changed", Some(709), 17;
+    /// The account was edited while its user chose a new password.
+    PasswordChangedElsewhere = "password_changed_elsewhere", "somebody else has changed or removed the password meanwhile", ADMINISTRATIVE, "The password was changed elsewhere", Some(709), 17;
+    /// The new password could not be written.
+    PasswordNotWritten = "password_not_written", "the new password could not be written: see the log", ADMINISTRATIVE, "The password could not be changed", Some(709), 9;
     /// The client ended the link when it saw our proof of knowing the password.
     Distrusted = "distrusted", "the client did not believe our authenticator response: do both sides know the same password?", REQUESTED, "Goodbye", Some(778), 1;
     /// We require encryption, the client refuses it.
@@ -199,6 +213,11 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         assert_eq!(causes(691), [Cause::AuthenticationFailed]);
+        assert_eq!(causes(646), [Cause::OutsideHours]);
+        assert_eq!(causes(647), [Cause::AccountDisabled]);
+        assert_eq!(causes(648), [Cause::PasswordExpired]);
+        assert_eq!(causes(649), [Cause::NotPermitted]);
+        assert_eq!(causes(709).len(), 4);
         assert_eq!(causes(741), [Cause::EncryptionRefused]);
         assert_eq!(causes(778), [Cause::Distrusted]);
         assert_eq!(causes(806), [Cause::NoGre]);

@@ -106,15 +106,7 @@ impl Pool {
     /// All of `ranges`, sorted and apart from each other as [`crate::config::Network::pool`] is, is free, except
     /// `reserved`: addresses that belong to certain users, and our own.
     pub fn new(ranges: &[Range], reserved: impl IntoIterator<Item = Range>) -> Self {
-        let mut sorted: Vec<_> = reserved.into_iter().collect();
-        sorted.sort();
-        let mut reserved: Vec<Range> = Vec::new();
-        for range in sorted {
-            match reserved.last_mut() {
-                Some(before) if before.overlaps(range) => before.last = before.last.max(range.last),
-                _ => reserved.push(range),
-            }
-        }
+        let reserved = merged(reserved);
         let first = ranges.first().map_or(0, |range| range.first);
         Self {
             ranges: ranges.to_vec(),
@@ -123,6 +115,33 @@ impl Pool {
             returned: VecDeque::new(),
             taken: HashSet::new(),
         }
+    }
+
+    /// Reserves these in place of what was reserved before. What is in use stays so until it is given back.
+    pub fn reserve(&mut self, reserved: impl IntoIterator<Item = Range>) {
+        let before = core::mem::replace(&mut self.reserved, merged(reserved));
+        let returned = core::mem::take(&mut self.returned);
+        let freed = before
+            .into_iter()
+            .flat_map(|range| range.first..=range.last);
+        // Not reserved any more: as good as given back, unless its first turn is still to come.
+        let freed: Vec<_> = freed.filter(|address| self.is_passed(*address)).collect();
+        for address in returned.into_iter().chain(freed) {
+            if self.reservation(address).is_none() && !self.taken.contains(&address) {
+                self.returned.push_back(address);
+            }
+        }
+    }
+
+    /// Whether an address of the pool has had its turn among those never used.
+    fn is_passed(&self, address: u32) -> bool {
+        let (index, next) = self.fresh;
+        let at = self.ranges.partition_point(|range| range.last < address);
+        let of_pool = self
+            .ranges
+            .get(at)
+            .is_some_and(|range| range.first <= address);
+        of_pool && (at < index || (at == index && address < next))
     }
 
     /// Takes an address for a user.
@@ -151,7 +170,7 @@ impl Pool {
     pub fn release(&mut self, address: Ipv4Addr) -> bool {
         let address = u32::from(address);
         let was_taken = self.taken.remove(&address);
-        if was_taken && self.reservation(address).is_none() && in_ranges(&self.ranges, address) {
+        if was_taken && self.reservation(address).is_none() && self.is_passed(address) {
             self.returned.push_back(address);
         }
         was_taken
@@ -176,7 +195,9 @@ impl Pool {
             let last = reservation.map_or(address, |reserved| reserved.last);
             // Addresses above 223.255.255.255 are in no range: this cannot wrap.
             self.fresh.1 = last.saturating_add(1);
-            if reservation.is_none() {
+            // Somebody's own until lately, and still in use.
+            let is_taken = self.taken.contains(&address);
+            if reservation.is_none() && !is_taken {
                 return Some(address);
             }
         }
@@ -194,12 +215,18 @@ impl Pool {
     }
 }
 
-/// Whether one of the sorted `ranges` holds `address`.
-fn in_ranges(ranges: &[Range], address: u32) -> bool {
-    let index = ranges.partition_point(|range| range.last < address);
-    ranges
-        .get(index)
-        .is_some_and(|range| range.first <= address)
+/// Sorted, and joined where they overlap.
+fn merged(ranges: impl IntoIterator<Item = Range>) -> Vec<Range> {
+    let mut sorted: Vec<_> = ranges.into_iter().collect();
+    sorted.sort();
+    let mut merged: Vec<Range> = Vec::new();
+    for range in sorted {
+        match merged.last_mut() {
+            Some(before) if before.overlaps(range) => before.last = before.last.max(range.last),
+            _ => merged.push(range),
+        }
+    }
+    merged
 }
 
 #[cfg(test)]
@@ -278,6 +305,39 @@ mod tests {
         assert_eq!(next(&mut pool), "pool_exhausted");
         assert_eq!(pool.allocate(&own), Ok(first));
         assert_eq!(pool.allocate(&Addresses::None), Err(Cause::NotPermitted));
+    }
+
+    #[test]
+    fn reservations_change_and_no_address_goes_out_twice() {
+        let mut pool = pool(&["10.0.0.1-10.0.0.6"], &["10.0.0.2", "10.0.0.5"]);
+        let own = |text| Addresses::Fixed(vec![range(text)]);
+        assert_eq!(next(&mut pool), "10.0.0.1");
+        assert_eq!(next(&mut pool), "10.0.0.3");
+        pool.release(range("10.0.0.3").first());
+        // In use by its owner, and its turn has not come.
+        assert!(pool.allocate(&own("10.0.0.5")).is_ok());
+        pool.reserve([range("10.0.0.3"), range("10.0.0.1")]);
+        // Free for all now, after its turn had passed it.
+        assert_eq!(next(&mut pool), "10.0.0.4");
+        assert_eq!(next(&mut pool), "10.0.0.6");
+        assert_eq!(next(&mut pool), "10.0.0.2");
+        assert_eq!(next(&mut pool), "pool_exhausted");
+        pool.release(range("10.0.0.5").first());
+        assert_eq!(next(&mut pool), "10.0.0.5");
+        // Now somebody's own, it goes to nobody else when it is given back.
+        assert_eq!(pool.allocate(&own("10.0.0.1")), Err(Cause::AddressInUse));
+        pool.release(range("10.0.0.1").first());
+        assert_eq!(next(&mut pool), "pool_exhausted");
+        assert!(pool.allocate(&own("10.0.0.1")).is_ok());
+        assert!(pool.allocate(&own("10.0.0.3")).is_ok());
+        // Given back before its turn, it has its turn once.
+        let mut pool = self::pool(&["10.0.0.1-10.0.0.2"], &["10.0.0.2"]);
+        assert!(pool.allocate(&own("10.0.0.2")).is_ok());
+        pool.reserve([]);
+        pool.release(range("10.0.0.2").first());
+        assert_eq!(next(&mut pool), "10.0.0.1");
+        assert_eq!(next(&mut pool), "10.0.0.2");
+        assert_eq!(next(&mut pool), "pool_exhausted");
     }
 
     #[test]

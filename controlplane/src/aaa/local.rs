@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use jiff::civil::DateTime;
 use turnpike_protocol::mschap::{self, NtHash};
 
-use super::{Account, Addresses, Admission, Secret};
+use super::{Account, Addresses, Admission, Names, Secret, names};
 use crate::cause::Cause;
 use crate::pool::Range;
 
@@ -21,22 +22,45 @@ pub struct Attempt<'a> {
     pub nt_response: &'a [u8; 24],
 }
 
-/// All users, of the configuration file and of `chap-secrets`.
+/// All users, of the configuration file and of the files that it names.
 #[derive(Clone, Default)]
 pub struct Users {
+    names: Names,
+    /// By name, as [`Case::fold`](super::Case::fold) leaves it.
     accounts: HashMap<Vec<u8>, Account>,
     /// The account of everybody whose name stands nowhere (client `*` of a `chap-secrets` file).
     anybody: Option<(Secret, Addresses)>,
 }
 
 impl Users {
+    /// Nobody yet, to be looked up by these rules.
+    pub fn new(names: Names) -> Self {
+        Self {
+            names,
+            ..Self::default()
+        }
+    }
+
+    /// How names are looked up.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
     /// Adds a user; `false`, and nothing is changed, when there is one of this name.
     pub fn add(&mut self, account: Account) -> bool {
-        if self.accounts.contains_key(&account.name) {
+        let key = self.names.case.fold(&account.name);
+        if self.accounts.contains_key(&key) {
             return false;
         }
-        self.accounts.insert(account.name.clone(), account);
+        self.accounts.insert(key, account);
         true
+    }
+
+    /// Puts an account in place of the one of the same name, if there is one.
+    pub fn replace(&mut self, account: Account) {
+        if let Some(old) = self.accounts.get_mut(&self.names.case.fold(&account.name)) {
+            *old = account;
+        }
     }
 
     /// Sets the account of everybody who has none; `false`, and nothing is changed, when there is one.
@@ -69,31 +93,45 @@ impl Users {
         .flatten()
     }
 
-    /// Looks a name up: as it is first, then without `DOMAIN\`.
-    fn find<'a>(&'a self, name: &'a [u8]) -> Option<(&'a [u8], &'a Secret, &'a Addresses)> {
-        let user_part = mschap::user_part(name);
-        let account = self
-            .accounts
-            .get(name)
-            .or_else(|| self.accounts.get(user_part));
-        match (account, &self.anybody) {
-            (Some(account), _) => Some((&account.name, &account.secret, &account.addresses)),
-            (None, Some((secret, addresses))) => Some((user_part, secret, addresses)),
-            (None, None) => None,
-        }
+    /// The account that a client means. The name may be empty, or stand nowhere.
+    pub fn find(&self, wire: &[u8]) -> Option<&Account> {
+        self.names
+            .candidates(wire)
+            .find_map(|name| self.accounts.get(&name))
     }
 
-    /// Checks a response.
+    /// Looks a name up: its account, or that of everybody.
+    fn look_up(&self, wire: &[u8]) -> Option<Found<'_>> {
+        if let Some(account) = self.find(wire) {
+            return Some(Found {
+                user: names::printable(&account.name),
+                secret: &account.secret,
+                addresses: &account.addresses,
+                account: Some(account),
+            });
+        }
+        let user_part = mschap::user_part(wire);
+        let (secret, addresses) = self.anybody.as_ref().filter(|_| !user_part.is_empty())?;
+        Some(Found {
+            user: self.names.shown(user_part),
+            secret,
+            addresses,
+            account: None,
+        })
+    }
+
+    /// Checks a response. `now` is the time of the machine's clock.
     ///
     /// # Errors
-    /// [`Cause::AuthenticationFailed`] for a wrong password and an unknown user alike, after the same work;
-    /// [`Cause::NotPermitted`] for a right password of an account that allows no address.
-    pub fn authenticate(&self, attempt: &Attempt<'_>) -> Result<Admission, Cause> {
+    /// [`Cause::AuthenticationFailed`] for a wrong password and an unknown user alike, after the same work. Only who
+    /// knows the password hears more: what [`Standing::judge`](super::Standing::judge) says, and
+    /// [`Cause::NotPermitted`] of an account that allows no address.
+    pub fn authenticate(&self, attempt: &Attempt<'_>, now: DateTime) -> Result<Admission, Cause> {
         // An unknown name costs the same hashes and DES blocks as a wrong password, so that the time of an answer
         // does not tell which names exist.
         let nobody = Secret(NtHash::from_bytes([0; 16]));
-        let found = self.find(attempt.name);
-        let secret = found.map_or(&nobody, |(_, secret, _)| secret);
+        let found = self.look_up(attempt.name);
+        let secret = found.as_ref().map_or(&nobody, |found| found.secret);
         let success = mschap::verify(
             &secret.0,
             attempt.challenge,
@@ -102,55 +140,65 @@ impl Users {
             attempt.name,
         );
         // The hash of nobody is no secret: a response that fits it proves nothing.
-        let (Some((name, _, addresses)), Some(success)) = (found, success) else {
+        let (Some(found), Some(success)) = (found, success) else {
             return Err(Cause::AuthenticationFailed);
         };
-        if *addresses == Addresses::None {
+        if let Some(account) = found.account {
+            account.standing.judge(now)?;
+        }
+        if *found.addresses == Addresses::None {
             return Err(Cause::NotPermitted);
         }
         Ok(Admission {
-            user: readable(name),
+            user: found.user,
             success,
-            addresses: addresses.clone(),
+            addresses: found.addresses.clone(),
         })
     }
 }
 
-/// A name for logs: what is no text, or would move the cursor, is replaced.
-fn readable(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).replace(char::is_control, "\u{fffd}")
+/// Whom a name means.
+struct Found<'a> {
+    /// For logs.
+    user: String,
+    secret: &'a Secret,
+    addresses: &'a Addresses,
+    /// `None` for everybody's account.
+    account: Option<&'a Account>,
 }
 
 #[cfg(test)]
 mod tests {
     use core::net::Ipv4Addr;
 
+    use jiff::civil::date;
     use zeroize::Zeroizing;
 
+    use super::super::{Case, Part, Standing, encoding};
     use super::*;
+
+    /// On a Monday.
+    const NOON: DateTime = date(2026, 6, 1).at(12, 0, 0, 0);
 
     fn secret(password: &str) -> Secret {
         Secret::new(&Zeroizing::new(password.to_owned())).unwrap()
     }
 
     fn account(name: &str, password: &str) -> Account {
-        Account {
-            name: name.as_bytes().to_vec(),
-            secret: secret(password),
-            addresses: Addresses::Pool,
-        }
+        Account::new(name, secret(password))
     }
 
     /// Logs in as a client would.
     fn log_in(users: &Users, name: &[u8], password: &str) -> Result<Admission, Cause> {
         let (challenge, peer_challenge) = ([7; 16], [9; 16]);
         let hash = NtHash::from_password(password);
-        users.authenticate(&Attempt {
+        let attempt = Attempt {
             name,
             challenge: &challenge,
             peer_challenge: &peer_challenge,
             nt_response: &mschap::nt_response(&hash, &challenge, &peer_challenge, name),
-        })
+        };
+        users.authenticate(&attempt, NOON)
     }
 
     #[test]
@@ -182,12 +230,13 @@ mod tests {
         let users = Users::default();
         let (challenge, peer_challenge) = ([7; 16], [9; 16]);
         let nobody = NtHash::from_bytes([0; 16]);
-        let outcome = users.authenticate(&Attempt {
+        let attempt = Attempt {
             name: b"alice",
             challenge: &challenge,
             peer_challenge: &peer_challenge,
             nt_response: &mschap::nt_response(&nobody, &challenge, &peer_challenge, b"alice"),
-        });
+        };
+        let outcome = users.authenticate(&attempt, NOON);
         assert_eq!(outcome.err(), Some(Cause::AuthenticationFailed));
     }
 
@@ -214,7 +263,7 @@ mod tests {
         });
         assert_eq!(
             log_in(&users, b"andr\xe9", "pass").ok().unwrap().user,
-            "andr\u{fffd}"
+            r"andr\xe9"
         );
         assert!(log_in(&users, "andré".as_bytes(), "pass").is_err());
     }
@@ -248,6 +297,90 @@ mod tests {
             log_in(&users, b"alice", "guess").err(),
             Some(Cause::AuthenticationFailed)
         );
+    }
+
+    #[test]
+    fn only_who_knows_the_password_hears_what_is_wrong_with_the_account() {
+        let mut users = Users::default();
+        users.add(Account {
+            standing: Standing {
+                disabled: true,
+                ..Standing::default()
+            },
+            ..account("alice", "pass")
+        });
+        assert_eq!(
+            log_in(&users, b"alice", "pass").err(),
+            Some(Cause::AccountDisabled)
+        );
+        assert_eq!(
+            log_in(&users, b"alice", "guess").err(),
+            Some(Cause::AuthenticationFailed)
+        );
+    }
+
+    #[test]
+    fn what_is_hashed_is_what_was_sent_whatever_is_looked_up() {
+        let mut users = Users::new(Names {
+            realm: Part::Strip,
+            case: Case::Lower,
+            second_encoding: encoding("windows-1251"),
+            ..Names::default()
+        });
+        assert!(users.add(account("Иван", "пароль 𝄞")));
+        assert!(!users.add(account("иван", "another")));
+        for name in [
+            "иван".as_bytes(),
+            "ИВАН@example.org".as_bytes(),
+            b"HQ\\\xc8\xe2\xe0\xed",
+            b"\xe8\xe2\xe0\xed@hq",
+        ] {
+            let admission = log_in(&users, name, "пароль 𝄞").ok().unwrap();
+            assert_eq!(admission.user, "Иван");
+            assert!(log_in(&users, name, "пароль").is_err());
+        }
+        // Another case of the name is looked up alike, but hashed as it came.
+        let (challenge, peer_challenge) = ([7; 16], [9; 16]);
+        let hash = NtHash::from_password("пароль 𝄞");
+        let attempt = Attempt {
+            name: "ИВАН".as_bytes(),
+            challenge: &challenge,
+            peer_challenge: &peer_challenge,
+            nt_response: &mschap::nt_response(
+                &hash,
+                &challenge,
+                &peer_challenge,
+                "иван".as_bytes(),
+            ),
+        };
+        assert_eq!(
+            users.authenticate(&attempt, NOON).err(),
+            Some(Cause::AuthenticationFailed)
+        );
+    }
+
+    #[test]
+    fn the_empty_name_and_the_longest() {
+        let mut users = Users::default();
+        let long = "x".repeat(253);
+        users.add(account(&long, "pass"));
+        users.add_anybody(secret("shared"), Addresses::Pool);
+        assert_eq!(
+            log_in(&users, long.as_bytes(), "pass")
+                .ok()
+                .unwrap()
+                .user
+                .len(),
+            64
+        );
+        let with_domain = format!("{}\\{long}", "D".repeat(253));
+        assert!(log_in(&users, with_domain.as_bytes(), "pass").is_ok());
+        for nobody in [&b""[..], b"HQ\\"] {
+            assert_eq!(
+                log_in(&users, nobody, "shared").err(),
+                Some(Cause::AuthenticationFailed)
+            );
+        }
     }
 
     #[test]

@@ -1,12 +1,24 @@
 //! Who may come in, and what is granted.
 
 pub mod chap_secrets;
+mod hours;
 mod local;
+mod names;
+mod replace;
+mod standing;
+mod store;
 
+use jiff::Zoned;
+use jiff::civil::DateTime;
+use subtle::ConstantTimeEq;
 use turnpike_protocol::mschap::{NtHash, Success};
 use zeroize::Zeroizing;
 
+pub use hours::{HOURS, Hours};
 pub use local::{Attempt, Users};
+pub use names::{Case, Names, Part, encoding, printable};
+pub use standing::{Expiry, Standing};
+pub use store::{Changing, PasswordRules, Store};
 
 use crate::pool::Range;
 
@@ -19,6 +31,33 @@ pub struct Account {
     pub secret: Secret,
     /// Which inner address the user gets.
     pub addresses: Addresses,
+    /// Whether the user may come in now.
+    pub standing: Standing,
+    /// Where the account stands.
+    pub home: Home,
+}
+
+impl Account {
+    /// An account without restrictions that gets an address of the pool.
+    pub fn new(name: impl Into<Vec<u8>>, secret: Secret) -> Self {
+        Self {
+            name: name.into(),
+            secret,
+            addresses: Addresses::Pool,
+            standing: Standing::default(),
+            home: Home::default(),
+        }
+    }
+}
+
+/// Where an account stands, and with that, whether its password can be changed by its user.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Home {
+    /// In a file that is only read: the configuration, or `chap-secrets`.
+    #[default]
+    ReadOnly,
+    /// In the file of `auth.users_file`, which is written back.
+    UsersFile,
 }
 
 /// What is kept of a password: its NT hash, cleaned when dropped, never printed.
@@ -31,6 +70,21 @@ impl Secret {
         let fits = (1..=256).contains(&password.encode_utf16().count());
         fits.then(|| Self(NtHash::from_password(password)))
     }
+
+    /// From a stored NT hash.
+    pub fn from_nt_hash(hash: [u8; 16]) -> Self {
+        Self(NtHash::from_bytes(hash))
+    }
+
+    /// Whether both are of the same password, in constant time.
+    pub fn is(&self, other: &Self) -> bool {
+        self.0.bytes().ct_eq(other.0.bytes()).into()
+    }
+}
+
+/// The time of the machine's clock, in its time zone: what hours and days of accounts are compared with.
+pub fn local_time() -> DateTime {
+    Zoned::now().datetime()
 }
 
 /// Which inner address a user gets.

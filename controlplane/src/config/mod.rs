@@ -1,14 +1,17 @@
 //! The configuration: one TOML file, read once into types that cannot be wrong.
 //!
 //! [`parse`] turns text into a [`Config`] or into *all* its faults at once, each with file, line and what to write
-//! instead; [`load`] does the same for a file and the `chap-secrets` file that it names; [`machine`] warns of what
-//! only this machine can tell. Nothing re-checks a [`Config`] later.
+//! instead; [`load`] does the same for a file and the files of users that it names; [`machine`] warns of what only
+//! this machine can tell. Nothing re-checks a [`Config`] later. A [`Roster`] reads the files of users again.
 
+mod auth;
 mod finding;
 mod load;
+mod log;
 mod network;
 mod parse;
 mod read;
+mod roster;
 mod users;
 
 use core::fmt;
@@ -26,8 +29,10 @@ pub(crate) use finding::Source;
 pub use finding::{Faults, Finding};
 pub use load::{load, machine};
 pub use parse::{MTU, parse};
+pub use roster::Roster;
+pub(crate) use users::{Entry, Form, parse_users};
 
-use crate::aaa::Users;
+use crate::aaa::{Names, PasswordRules, Users};
 use crate::pool::{Pool, Range};
 
 /// A configuration that can be run, and what an operator should look at all the same.
@@ -56,8 +61,10 @@ pub struct Config {
     pub gre: Gre,
     /// Who may come in, and how.
     pub auth: Auth,
-    /// Users of the configuration file; [`load`] adds those of the `chap-secrets` file.
+    /// Users of the configuration file; [`load`] adds those of the files that it names.
     pub users: Users,
+    /// Where users come from, to read them again.
+    pub roster: Roster,
     /// Bounds.
     pub limits: Limits,
     /// The log.
@@ -208,8 +215,14 @@ pub struct Gre {
 pub struct Auth {
     /// MPPE policy.
     pub mppe: Policy,
-    /// The `chap-secrets` file, as written.
+    /// The `chap-secrets` file; as written, after [`load`] as it is opened.
     pub chap_secrets: Option<PathBuf>,
+    /// The file of users that is written back, likewise.
+    pub users_file: Option<PathBuf>,
+    /// How names are looked up.
+    pub names: Names,
+    /// What new passwords must be like.
+    pub passwords: PasswordRules,
 }
 
 /// `[limits]`.

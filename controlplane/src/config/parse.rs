@@ -11,15 +11,15 @@ use turnpike_dataplane::api::SourceCheck;
 use turnpike_dataplane::ports::{MAX_HOST_NAME, peer_name};
 use turnpike_dataplane::worker::{MAX_TIME, Reordering};
 use turnpike_protocol::gre::MAX_HELD;
-use turnpike_protocol::mppe::Policy;
 
+use super::auth::auth_of;
 use super::finding::Faults;
+use super::log::log_of;
 use super::network::{NetworkAt, host_address, network_of, outside_pool, with_fixed};
 use super::read::{At, Reader, Section};
-use super::users::users_of;
+use super::users::{Claims, Place, users_of};
 use super::{
-    Access, Auth, Config, Gre, Host, Interface, Limits, Listen, Loaded, Log, LogFormat, Server,
-    Uplink, XdpMode,
+    Access, Config, Gre, Host, Interface, Limits, Listen, Loaded, Roster, Server, Uplink, XdpMode,
 };
 use crate::aaa::Users;
 use crate::applicants::default_limit;
@@ -99,7 +99,23 @@ fn document_of(reader: &mut Reader<'_>, mut document: Section<'_>, broken: bool)
     let gre = gre_of(reader, gre);
     let auth = auth_of(reader, auth);
     let addresses = network.as_ref();
-    let users = users_of(reader, users, addresses, &listen, broken);
+    let mut claims = Claims {
+        server_address: addresses.map(|network| network.network.server_address),
+        listen: listen.iter().map(|address| address.value).collect(),
+        ..Claims::default()
+    };
+    let entries = users_of(
+        reader,
+        users,
+        &mut claims,
+        Place::Configuration,
+        auth.names.case,
+        broken,
+    );
+    let mut users = Users::new(auth.names);
+    for entry in entries {
+        users.add(entry.account);
+    }
     let limits = limits_of(reader, limits, addresses, &users, access.as_ref());
     let log = log_of(reader, log);
 
@@ -112,8 +128,17 @@ fn document_of(reader: &mut Reader<'_>, mut document: Section<'_>, broken: bool)
         }
     }
     let NetworkAt { mut network, .. } = network?;
+    let roster = Roster {
+        own: users.clone(),
+        server_name: server.name.clone(),
+        claims,
+        pools: network.prefixes.clone(),
+        users_file: auth.users_file.clone(),
+        chap_secrets: auth.chap_secrets.clone(),
+    };
     network.prefixes = with_fixed(&network.prefixes, &users);
     Some(Config {
+        roster,
         server,
         access: access?,
         uplink: match uplink {
@@ -467,36 +492,6 @@ fn gre_of(reader: &mut Reader<'_>, section: Option<Section<'_>>) -> Gre {
     Gre { reordering }
 }
 
-fn auth_of(reader: &mut Reader<'_>, section: Option<Section<'_>>) -> Auth {
-    let mut auth = Auth {
-        mppe: Policy::Require,
-        chap_secrets: None,
-    };
-    if let Some(mut section) = section {
-        let mppe = section.choice(
-            reader,
-            "mppe",
-            &[
-                ("deny", Policy::Deny),
-                ("allow", Policy::Allow),
-                ("prefer", Policy::Prefer),
-                ("require", Policy::Require),
-            ],
-        );
-        auth.mppe = mppe.map_or(Policy::Require, |mppe| mppe.value);
-        auth.chap_secrets = section
-            .text(
-                reader,
-                "chap_secrets",
-                "write the path of a file, such as \"/etc/turnpike/chap-secrets\"",
-                |text| (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text)),
-            )
-            .map(|path| path.value);
-        section.finish(reader);
-    }
-    auth
-}
-
 fn limits_of(
     reader: &mut Reader<'_>,
     section: Option<Section<'_>>,
@@ -575,35 +570,6 @@ fn limits_of(
     }
     section.finish(reader);
     limits
-}
-
-fn log_of(reader: &mut Reader<'_>, section: Option<Section<'_>>) -> Log {
-    let mut log = Log {
-        format: LogFormat::default(),
-        level: tracing::Level::INFO,
-    };
-    if let Some(mut section) = section {
-        let format = section.choice(
-            reader,
-            "format",
-            &[("human", LogFormat::Human), ("json", LogFormat::Json)],
-        );
-        let level = section.choice(
-            reader,
-            "level",
-            &[
-                ("error", tracing::Level::ERROR),
-                ("warn", tracing::Level::WARN),
-                ("info", tracing::Level::INFO),
-                ("debug", tracing::Level::DEBUG),
-                ("trace", tracing::Level::TRACE),
-            ],
-        );
-        section.finish(reader);
-        log.format = format.map_or(log.format, |format| format.value);
-        log.level = level.map_or(log.level, |level| level.value);
-    }
-    log
 }
 
 /// Drops repeated addresses, with a fault for each.

@@ -35,6 +35,11 @@ impl<'a> Reader<'a> {
         self.faults.push(finding);
     }
 
+    /// The line, from 1, on which `span` starts.
+    pub(super) fn line(&self, span: &Span<usize>) -> usize {
+        self.source.line(span.start)
+    }
+
     /// Notes a fault of the file as a whole.
     pub(super) fn whole(&mut self, what: impl Into<String>, instead: impl Into<String>) {
         let finding = self.source.finding(0, what, instead);
@@ -163,6 +168,26 @@ impl<'t> Section<'t> {
         let path = self.path(key);
         let value = self.take(key)?;
         read_text(reader, &path, &value, instead, read)
+    }
+
+    /// Takes `true` or `false`.
+    pub(super) fn flag(
+        &mut self,
+        reader: &mut Reader<'_>,
+        key: &'static str,
+        instead: &str,
+    ) -> Option<bool> {
+        let path = self.path(key);
+        let value = self.take(key)?;
+        let DeValue::Boolean(flag) = value.get_ref() else {
+            reader.fault(
+                &value.span(),
+                format!("{path} is {}", kind(value.get_ref())),
+                instead,
+            );
+            return None;
+        };
+        Some(*flag)
     }
 
     /// Takes a list of strings, each read with `read`. Bad entries are noted and left out.
@@ -369,7 +394,7 @@ fn read_number(
 }
 
 /// What a value is, in words.
-fn kind(value: &DeValue<'_>) -> &'static str {
+pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "a number",

@@ -1,10 +1,13 @@
 //! What is read, and how every kind of fault is told.
 
-use std::os::unix::fs::PermissionsExt;
+mod users;
+
 use std::path::Path;
 
+use encoding_rs::{UTF_8, WINDOWS_1251};
+
 use super::*;
-use crate::aaa::Addresses;
+use crate::aaa::{Case, Part};
 
 const SMALL: &str = r#"
 [access]
@@ -76,6 +79,11 @@ fn little_is_enough() {
     assert_eq!(config.log.format, LogFormat::Human);
     assert_eq!(config.log.level, tracing::Level::INFO);
     assert!(config.users.is_empty());
+    assert_eq!(config.auth.users_file, None);
+    assert_eq!(config.auth.names, Names::default());
+    assert_eq!(config.auth.passwords.min_length, 8);
+    assert_eq!(config.auth.passwords.lifetime_days, None);
+    assert!(!config.roster.has_files());
 }
 
 #[test]
@@ -111,6 +119,16 @@ reorder_total = 100
 [auth]
 mppe = "prefer"
 chap_secrets = "chap-secrets"
+users_file = "users.toml"
+[auth.names]
+domain = "keep"
+realm = "strip"
+case = "lower"
+encoding = "utf-8"
+second_encoding = "cp1251"
+[auth.passwords]
+min_length = 10
+lifetime = "30days"
 [[user]]
 name = "alice"
 password = "correct \"horse\""
@@ -185,6 +203,21 @@ level = "debug"
         config.auth.chap_secrets.as_deref(),
         Some(Path::new("chap-secrets"))
     );
+    assert_eq!(
+        config.auth.users_file.as_deref(),
+        Some(Path::new("users.toml"))
+    );
+    let names = Names {
+        domain: Part::Keep,
+        realm: Part::Strip,
+        case: Case::Lower,
+        encoding: UTF_8,
+        second_encoding: Some(WINDOWS_1251),
+    };
+    assert_eq!(config.auth.names, names);
+    assert_eq!(*config.users.names(), names);
+    assert_eq!(config.auth.passwords.min_length, 10);
+    assert_eq!(config.auth.passwords.lifetime_days, Some(30));
     assert_eq!(config.users.len(), 2);
     assert_eq!(config.limits.calls, 1000);
     assert_eq!(config.limits.connections_per_source, 3);
@@ -471,48 +504,6 @@ fn names_and_paths_fit_where_they_go() {
 }
 
 #[test]
-fn users_are_told_apart() {
-    let user = |name: &str, address: &str| {
-        format!("[[user]]\nname = \"{name}\"\npassword = \"x\"\naddress = \"{address}\"\n")
-    };
-    let twice = format!("{SMALL}{}{}", user("a", "10.9.0.1"), user("a", "10.9.0.2"));
-    assert_eq!(
-        faults(&twice),
-        ["t.toml:12: user \"a\" is there twice; leave one of them out"]
-    );
-    let same = format!("{SMALL}{}{}", user("a", "10.9.0.1"), user("b", "10.9.0.1"));
-    assert!(faults(&same)[0].contains("the address of user \"a\""));
-    let server = format!("{SMALL}{}", user("a", "10.20.0.1"));
-    assert!(faults(&server)[0].contains("server_address"));
-    // In the pool is fine: nobody else gets it.
-    config(&format!("{SMALL}{}", user("a", "10.20.0.77")));
-    assert!(
-        faults(&format!("{SMALL}[user]\nname = \"a\"\n"))[0]
-            .contains("start each one with [[user]]")
-    );
-}
-
-#[test]
-fn no_fault_shows_a_password() {
-    let text = format!(
-        "{SMALL}[[user]]\nname = \"a\"\npassword = [\"s3cret\"]\n[[user]]\nname = \"b\"\npassword = \"s3cret\n"
-    );
-    let faults = faults(&text);
-    assert_eq!(faults.len(), 2, "{faults:#?}");
-    assert!(!faults.join("").contains("s3cret"), "{faults:#?}");
-    let long = "x".repeat(257);
-    assert!(faults_of_password(&long).contains("longer than 256"));
-    assert!(faults_of_password("").contains("is empty"));
-}
-
-fn faults_of_password(password: &str) -> String {
-    faults(&format!(
-        "{SMALL}[[user]]\nname = \"a\"\npassword = \"{password}\"\n"
-    ))
-    .join("\n")
-}
-
-#[test]
 fn anything_is_read_without_panic() {
     // Every prefix of a full file, and every file with one octet replaced by one that means something.
     let text = include_str!("../../../examples/office.toml");
@@ -556,82 +547,6 @@ fn the_examples_are_right_as_they_stand() {
             Err(faults) => panic!("{faults}"),
         }
     }
-}
-
-#[test]
-fn files_are_read_together() {
-    let directory = tempfile::tempdir().unwrap();
-    let toml = directory.path().join("turnpike.toml");
-    let secrets = directory.path().join("chap-secrets");
-    let mode = |path: &Path, mode| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    };
-    let warnings = || -> Vec<String> {
-        match load(&toml) {
-            Ok(loaded) => loaded.warnings.iter().map(ToString::to_string).collect(),
-            Err(faults) => panic!("{faults}"),
-        }
-    };
-    let faults = || load(&toml).err().unwrap().to_string();
-    assert!(faults().contains("cannot be read: No such file"));
-
-    std::fs::write(&toml, SMALL).unwrap();
-    mode(&toml, 0o644);
-    assert_eq!(warnings().len(), 1);
-    assert!(warnings()[0].contains("there are no users"));
-
-    std::fs::write(
-        &toml,
-        with("auth", "chap_secrets = \"chap-secrets\"")
-            + "[[user]]\nname = \"alice\"\npassword = \"x\"\naddress = \"10.9.0.9\"\n",
-    )
-    .unwrap();
-    assert!(faults().ends_with("chap-secrets: cannot be read: No such file or directory (os error 2); name a file that exists and that this user may read"));
-
-    std::fs::write(&secrets, "alice * other *\nbob other x *\ncarol turnpike x 10.9.0.8\ncarol * y *\ndave * x 10.9.0.9\n").unwrap();
-    mode(&secrets, 0o604);
-    let told = warnings();
-    assert_eq!(told.len(), 5, "{told:#?}");
-    assert!(told[0].contains("turnpike.toml: holds passwords and every user"));
-    assert!(told[1].contains("chap-secrets: holds passwords and every user"));
-    assert!(told[2].contains("chap-secrets:1: \"alice\" has an account already"));
-    assert!(
-        told[3].contains("chap-secrets:4: \"carol\" has an account already"),
-        "{told:#?}"
-    );
-    assert!(
-        told[4].contains("chap-secrets:5: 10.9.0.9 is also"),
-        "{told:#?}"
-    );
-    mode(&toml, 0o600);
-    mode(&secrets, 0o640);
-    assert_eq!(warnings().len(), 3);
-    let config = load(&toml).ok().unwrap().config;
-    assert_eq!(config.users.len(), 3);
-    let prefixes: Vec<_> = config
-        .network
-        .prefixes
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    assert!(prefixes.contains(&"10.9.0.8/31".to_owned()), "{prefixes:?}");
-    assert!(
-        config
-            .users
-            .fixed()
-            .all(|range| Addresses::Fixed(vec![range]) != Addresses::Pool)
-    );
-
-    std::fs::write(&secrets, "alice\nbob * \"\" *\ncarol * x 10.20.0.1\n").unwrap();
-    let told = faults();
-    assert!(
-        told.contains("chap-secrets:1: ") && told.contains("chap-secrets:2: "),
-        "{told}"
-    );
-    std::fs::write(&secrets, "carol * x 10.20.0.1\n").unwrap();
-    assert!(faults().contains("chap-secrets:1: 10.20.0.1 holds server_address"));
-    std::fs::write(&toml, b"# caf\xe9\n").unwrap();
-    assert!(faults().contains("turnpike.toml:1: the file is not UTF-8"));
 }
 
 #[test]

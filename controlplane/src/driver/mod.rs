@@ -17,7 +17,7 @@ use turnpike_dataplane::api::{CallRef, Command};
 use turnpike_protocol::Time;
 use turnpike_protocol::ppp::{Credentials, Grant};
 
-use crate::aaa::{Attempt, Users};
+use crate::aaa::{Attempt, Store, local_time};
 use crate::applicants::{Applicant, Applicants};
 use crate::calls::Calls;
 use crate::cause::Cause;
@@ -116,7 +116,7 @@ pub struct Shared {
     /// Call ids.
     pub calls: Mutex<Calls>,
     /// Who may come in.
-    pub users: Users,
+    pub users: Arc<Store>,
     /// Calls that have not logged in.
     pub applicants: Arc<Applicants>,
     /// Inner addresses.
@@ -438,12 +438,15 @@ impl Driver {
         let admission = self
             .shared
             .users
-            .authenticate(&Attempt {
-                name,
-                challenge,
-                peer_challenge,
-                nt_response,
-            })
+            .authenticate(
+                &Attempt {
+                    name,
+                    challenge,
+                    peer_challenge,
+                    nt_response,
+                },
+                local_time(),
+            )
             .map_err(Refusal::new)?;
         let address = lock(&self.shared.pool)
             .allocate(&admission.addresses)

@@ -16,14 +16,12 @@ use turnpike_protocol::{CallId, Time};
 
 use super::action::{Action, Ended, Notice};
 use super::{Placement, Refusal, Settings};
+use crate::aaa::printable;
 use crate::cause::Cause;
 
 /// How long the client may take to begin PPP before we do. It hears of its call by TCP and may not listen to GRE yet:
 /// a first frame of ours that it misses would cost a whole Restart timer, and most clients begin at once anyway.
 const COURTESY: Duration = Duration::from_millis(100);
-
-/// The longest user name that is shown, in characters.
-const MAX_NAME: usize = 64;
 
 /// How far a call has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -316,7 +314,7 @@ impl Call {
                         actions.push_back(Action::Release(address));
                     }
                     live.user = None;
-                    live.applicant = readable(credentials.name());
+                    live.applicant = printable(credentials.name());
                     actions.push_back(Action::Authenticate { call, credentials });
                 }
                 ppp::Action::Up(terms) => live.up(&terms, now, actions),
@@ -516,13 +514,4 @@ fn close_reason(cause: Cause) -> CloseReason {
         Cause::ServerStopping => CloseReason::Shutdown,
         _ => CloseReason::LocalFailure,
     }
-}
-
-/// A name fit for a log: UTF-8 or replaced, no control characters, cut.
-pub(super) fn readable(name: &[u8]) -> String {
-    String::from_utf8_lossy(name)
-        .chars()
-        .take(MAX_NAME)
-        .map(|c| if c.is_control() { '.' } else { c })
-        .collect()
 }

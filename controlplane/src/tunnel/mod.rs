@@ -436,7 +436,14 @@ impl Refusal {
     pub fn new(cause: Cause) -> Self {
         let code = match cause {
             Cause::AuthenticationFailed => Some(691),
+            Cause::OutsideHours => Some(646),
+            Cause::AccountDisabled => Some(647),
+            Cause::PasswordExpired => Some(648),
             Cause::NotPermitted => Some(649),
+            Cause::PasswordUnfit
+            | Cause::PasswordFixed
+            | Cause::PasswordChangedElsewhere
+            | Cause::PasswordNotWritten => Some(709),
             _ => None,
         };
         Self { code, cause }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
-use turnpike_controlplane::aaa::{Account, Addresses, Secret, Users};
+use turnpike_controlplane::aaa::{Account, Secret, Store, Users};
 use turnpike_controlplane::applicants::Applicants;
 use turnpike_controlplane::calls::Calls;
 use turnpike_controlplane::counts::Counts;
@@ -107,11 +107,8 @@ impl Rig {
                 .unwrap();
         }
         let mut users = Users::default();
-        users.add(Account {
-            name: b"alice".to_vec(),
-            secret: Secret::new(&Zeroizing::new(PASSWORD.to_owned())).unwrap(),
-            addresses: Addresses::Pool,
-        });
+        let secret = Secret::new(&Zeroizing::new(PASSWORD.to_owned())).unwrap();
+        users.add(Account::new("alice", secret));
         let pool = Range::hosts("10.20.1.0/24".parse().unwrap());
         let (routes, routes_changed) = watch::channel(0);
         let (stopping, stop) = watch::channel(false);
@@ -131,7 +128,7 @@ impl Rig {
             },
             clock,
             calls: Mutex::new(Calls::new(owners, 1, calls, 100, SourceCheck::Strict)),
-            users,
+            users: Arc::new(Store::from(users)),
             applicants: Applicants::new(UNAUTHENTICATED),
             pool: Mutex::new(Pool::new(&[pool], [])),
             switchboard,

@@ -254,14 +254,6 @@ fn a_client_without_room_is_told_so() {
 }
 
 #[test]
-fn names_are_fit_for_logs() {
-    assert_eq!(call::readable(b"HQ\\alice"), "HQ\\alice");
-    assert_eq!(call::readable(b"a\x1b[2Jb\n"), "a.[2Jb.");
-    assert_eq!(call::readable(b"\xe9"), "\u{fffd}");
-    assert_eq!(call::readable(&[b'x'; 300]).len(), 64);
-}
-
-#[test]
 fn a_client_that_listens_a_moment_late_misses_nothing() {
     let mut world = World::new(settings());
     // GRE of the first 50 ms is lost both ways.

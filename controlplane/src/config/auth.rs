@@ -1,0 +1,123 @@
+//! `[auth]`: how clients prove who they are.
+
+use core::time::Duration;
+use std::path::PathBuf;
+
+use encoding_rs::Encoding;
+use turnpike_protocol::mppe::Policy;
+
+use super::Auth;
+use super::read::{Reader, Section};
+use crate::aaa::{Case, Names, Part, PasswordRules, encoding};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+pub(super) fn auth_of(reader: &mut Reader<'_>, section: Option<Section<'_>>) -> Auth {
+    let mut auth = Auth {
+        mppe: Policy::Require,
+        chap_secrets: None,
+        users_file: None,
+        names: Names::default(),
+        passwords: PasswordRules::default(),
+    };
+    let Some(mut section) = section else {
+        return auth;
+    };
+    let mppe = section.choice(
+        reader,
+        "mppe",
+        &[
+            ("deny", Policy::Deny),
+            ("allow", Policy::Allow),
+            ("prefer", Policy::Prefer),
+            ("require", Policy::Require),
+        ],
+    );
+    auth.mppe = mppe.map_or(Policy::Require, |mppe| mppe.value);
+    auth.chap_secrets = path_of(
+        reader,
+        &mut section,
+        "chap_secrets",
+        "write the path of a file, such as \"/etc/turnpike/chap-secrets\"",
+    );
+    auth.users_file = path_of(
+        reader,
+        &mut section,
+        "users_file",
+        "write the path of a file, such as \"/var/lib/turnpike/users.toml\"",
+    );
+    if let Some(names) = section.table(reader, "names", "[auth.names]") {
+        auth.names = names_of(reader, names);
+    }
+    if let Some(passwords) = section.table(reader, "passwords", "[auth.passwords]") {
+        auth.passwords = passwords_of(reader, passwords);
+    }
+    section.finish(reader);
+    auth
+}
+
+fn path_of(
+    reader: &mut Reader<'_>,
+    section: &mut Section<'_>,
+    key: &'static str,
+    instead: &str,
+) -> Option<PathBuf> {
+    let path = section.text(reader, key, instead, |text| {
+        (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text))
+    });
+    path.map(|path| path.value)
+}
+
+fn names_of(reader: &mut Reader<'_>, mut section: Section<'_>) -> Names {
+    const PARTS: &[(&str, Part)] = &[("strip", Part::Strip), ("keep", Part::Keep)];
+    let mut names = Names::default();
+    if let Some(domain) = section.choice(reader, "domain", PARTS) {
+        names.domain = domain.value;
+    }
+    if let Some(realm) = section.choice(reader, "realm", PARTS) {
+        names.realm = realm.value;
+    }
+    let cases = [("keep", Case::Keep), ("lower", Case::Lower)];
+    if let Some(case) = section.choice(reader, "case", &cases) {
+        names.case = case.value;
+    }
+    if let Some(encoding) = encoding_of(reader, &mut section, "encoding") {
+        names.encoding = encoding;
+    }
+    names.second_encoding = encoding_of(reader, &mut section, "second_encoding")
+        .filter(|second| *second != names.encoding);
+    section.finish(reader);
+    names
+}
+
+fn encoding_of(
+    reader: &mut Reader<'_>,
+    section: &mut Section<'_>,
+    key: &'static str,
+) -> Option<&'static Encoding> {
+    let encoding = section.text(
+        reader,
+        key,
+        "write an encoding by its usual name: \"utf-8\", \"windows-1251\", \"iso-8859-1\", \"koi8-r\", \"shift_jis\"",
+        encoding,
+    );
+    encoding.map(|encoding| encoding.value)
+}
+
+fn passwords_of(reader: &mut Reader<'_>, mut section: Section<'_>) -> PasswordRules {
+    let mut rules = PasswordRules::default();
+    let min_length = section.number(
+        reader,
+        "min_length",
+        1..=128,
+        "write how many characters a new password must have at least: 8",
+    );
+    if let Some(length) = min_length.and_then(|length| usize::try_from(length.value).ok()) {
+        rules.min_length = length;
+    }
+    let lifetime = section.duration(reader, "lifetime", DAY..=DAY * 3653, "90days");
+    rules.lifetime_days = lifetime
+        .and_then(|lifetime| i32::try_from(lifetime.value.as_secs().div_ceil(DAY.as_secs())).ok());
+    section.finish(reader);
+    rules
+}
