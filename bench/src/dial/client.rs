@@ -208,6 +208,7 @@ impl<'a> Client<'a> {
             core::net::SocketAddr::V4(local) => *local.ip(),
             core::net::SocketAddr::V6(_) => anyhow::bail!("the server was reached by IPv6"),
         };
+        let local = self.options.gre_source.unwrap_or(local);
         if !self.locals.contains(&local) {
             self.ports.local_add(local)?;
             self.locals.push(local);

@@ -94,6 +94,10 @@ pub struct Dial {
     /// Network interface that leads to the server
     #[arg(long)]
     pub interface: String,
+    /// Send GRE from this address, and the control connection from Linux' choice: what a server sees of clients whose
+    /// carrier translates the two apart. Linux must answer ARP requests for it
+    #[arg(long, value_name = "ADDRESS")]
+    pub gre_source: Option<core::net::Ipv4Addr>,
     /// Where XDP runs on that interface
     #[arg(long, value_enum, default_value = "auto")]
     pub xdp: XdpChoice,

@@ -1,5 +1,6 @@
 //! The built-in client, `turnpike-bench dial`, as a process.
 
+use std::net::Ipv4Addr;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use super::{binary, road, server};
 pub struct Plan {
     /// Who dials.
     pub user: server::User,
+    /// What is dialled.
+    pub server: Ipv4Addr,
     /// How many calls.
     pub calls: u32,
     /// Refuse MPPE.
@@ -25,10 +28,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// One call of `user`, with MPPE.
+    /// One call of `user` to the [`road`]'s server, with MPPE.
     pub fn new(user: server::User) -> Self {
         Self {
             user,
+            server: road::SERVER,
             calls: 1,
             no_mppe: false,
             more: Vec::new(),
@@ -49,12 +53,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts dialling the [`road`]'s server in `namespace`.
+    /// Starts dialling in `namespace`.
     pub fn start(namespace: &Namespace, name: &str, plan: &Plan) -> Result<Self> {
         let mut command = namespace.command(binary("turnpike-bench")?);
         command
             .arg("dial")
-            .arg(road::SERVER.to_string())
+            .arg(plan.server.to_string())
             .args(["--user", &plan.user.name, "--password", &plan.user.password])
             .args(["--interface", road::CLIENT_INTERFACE])
             .args(["--host-interface", TUNNEL_INTERFACE])

@@ -104,6 +104,17 @@ impl Configuration {
         self.write(path, value.into())
     }
 
+    /// Takes something out, so that its default counts.
+    pub fn remove(&mut self, path: &str) -> Result<()> {
+        let (section, key) = path.split_once('.').context("a path is section.key")?;
+        self.table
+            .get_mut(section)
+            .and_then(|section| section.as_table_mut())
+            .and_then(|section| section.remove(key))
+            .with_context(|| format!("there is no {path}"))
+            .map(drop)
+    }
+
     fn write(&mut self, path: &str, value: toml::Value) -> Result<()> {
         let (section, key) = path.split_once('.').context("a path is section.key")?;
         self.table
