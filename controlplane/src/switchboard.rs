@@ -334,6 +334,10 @@ fn copy(command: &Command) -> Option<Command> {
         },
         Command::Unroute { prefix } => Command::Unroute { prefix: *prefix },
         Command::Pool { prefix } => Command::Pool { prefix: *prefix },
+        Command::Local { address, ours } => Command::Local {
+            address: *address,
+            ours: *ours,
+        },
         Command::Neighbour { port, address, mac } => Command::Neighbour {
             port: *port,
             address: *address,

@@ -236,6 +236,14 @@ pub enum Command {
         /// The prefix.
         prefix: Ipv4Net,
     },
+    /// An address of the machine itself, or one no more: packets for it from clients go to Linux even where there is
+    /// an uplink. [`Command::Route`] goes before it. Goes to every worker.
+    Local {
+        /// The address.
+        address: Ipv4Addr,
+        /// Whether it is the machine's now.
+        ours: bool,
+    },
     /// What Linux knows of a neighbour on a port; `mac: None` takes it back.
     Neighbour {
         /// Where the neighbour is.
@@ -290,6 +298,7 @@ impl Command {
             | Self::Pool { .. }
             | Self::Neighbour { .. }
             | Self::DefaultRoute { .. }
+            | Self::Local { .. }
             | Self::Stop => None,
         }
     }

@@ -94,6 +94,16 @@ impl<D: Device> Path<D> {
                     Err(Reason::NeighboursFull)
                 }
             }
+            Command::Local { address, ours } => {
+                if !*ours {
+                    self.core.locals.remove(*address);
+                    Ok(())
+                } else if self.core.locals.add(*address) {
+                    Ok(())
+                } else {
+                    Err(Reason::LocalsFull)
+                }
+            }
             Command::DefaultRoute { via } => self.set_uplink(*via),
             Command::Query { call } => {
                 // A call that does not exist has counted nothing; the asker waits for an answer in any case.

@@ -106,6 +106,7 @@ named! {
         CallsFull = "calls-full", "command to open a call beyond the configured number";
         RoutesFull = "routes-full", "command for a route beyond the configured number";
         NeighboursFull = "neighbours-full", "command for a neighbour beyond the configured number";
+        LocalsFull = "locals-full", "command for an address of the machine beyond what a worker remembers";
         CaptureRingFull = "capture-ring-full", "captured packet that found the capture ring full";
     }
 }
@@ -156,6 +157,7 @@ impl Reason {
                 | Self::CallsFull
                 | Self::RoutesFull
                 | Self::NeighboursFull
+                | Self::LocalsFull
                 | Self::CaptureRingFull
         )
     }

@@ -455,6 +455,7 @@ impl Core {
                 })
             }
             _ if self.config.server_address == Some(destination) => Ok(host),
+            Target::Unused if self.locals.contains(destination) => Ok(host),
             Target::Unused => Ok(Verdict::Unused { at, len }),
             Target::Elsewhere => {
                 let Some(mac) = self.uplink.and_then(|hop| self.hops.mac(hop)) else {
@@ -463,7 +464,8 @@ impl Core {
                 let fits = self
                     .port(Port::Uplink)
                     .is_some_and(|port| len <= usize::from(port.mtu));
-                if !fits || !plain_header || !is_global(destination) {
+                let local = self.locals.contains(destination);
+                if local || !fits || !plain_header || !is_global(destination) {
                     return Ok(host);
                 }
                 ip = ipv4::Packet::new_checked(&mut bytes[at..end])

@@ -25,6 +25,7 @@ mod decap;
 mod encap;
 mod fragment;
 mod handoff;
+mod locals;
 mod next_hops;
 mod path;
 mod refusal;

@@ -18,6 +18,7 @@ use crate::decap::{UNKNOWN_SLOT, Verdict, may_be_inner};
 use crate::device::{BATCH, Batch, Device, Frame, Refused};
 use crate::encap::{self, ROOM};
 use crate::handoff::{Origin, Peers};
+use crate::locals::Locals;
 use crate::next_hops::{Hop, NextHops};
 use crate::reorder::Reorder;
 use crate::rings::{CaptureSender, EventSender};
@@ -45,6 +46,8 @@ pub(crate) struct Core {
     pub(crate) calls: Calls,
     pub(crate) routes: Routes,
     pub(crate) hops: NextHops,
+    /// Addresses of the machine.
+    pub(crate) locals: Locals,
     /// Next hop of inner packets, on the uplink.
     pub(crate) uplink: Option<Hop>,
     /// Calls that owe an acknowledgement, and when.
@@ -69,6 +72,7 @@ impl Core {
             routes: Routes::new(config.routes),
             // One for each call, a few for neighbours that no call uses.
             hops: NextHops::new(config.calls + 1024),
+            locals: Locals::new(),
             uplink: None,
             acks: Wheel::new(config.calls),
             reorder: Reorder::new(&config.reordering, config.calls),
