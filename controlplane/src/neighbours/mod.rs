@@ -3,30 +3,31 @@
 //! Linux stays the one place where an operator sets up routes and addresses; turnpike follows. A [`Follower`] turns
 //! changes into [`Change`]s; [`Lookups`] answers where a client's GRE must go.
 
+mod gateway;
+mod lookups;
 mod netlink;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use turnpike_dataplane::api::Port;
+use turnpike_dataplane::api::{Command, Port};
 use turnpike_protocol::wire::ethernet::MacAddr;
 
 use netlink::{GROUP_ADDRESS, GROUP_NEIGHBOUR, GROUP_ROUTE, Requests};
 
+pub use lookups::Lookups;
 pub use netlink::NextHop;
 
 /// How long routes must be quiet before they are read again: a routing daemon changes many at once.
@@ -52,12 +53,37 @@ pub enum Change {
     },
     /// The gateway of inner packets on the uplink.
     Gateway(Option<Ipv4Addr>),
-    /// The access NIC got an address.
+    /// The machine got an address, on whichever interface.
     LocalAdded(Ipv4Addr),
-    /// The access NIC lost an address.
+    /// The machine lost an address.
     LocalRemoved(Ipv4Addr),
+    /// The access NIC got an address: clients may dial it. After [`Change::LocalAdded`].
+    AccessAdded(Ipv4Addr),
+    /// The access NIC lost an address.
+    AccessRemoved(Ipv4Addr),
     /// Routes changed: next hops of clients should be looked up again.
     Routes,
+}
+
+impl Change {
+    /// What the workers are to be told of it, if anything.
+    pub fn command(&self) -> Option<Command> {
+        match *self {
+            Self::Neighbour { port, address, mac } => {
+                Some(Command::Neighbour { port, address, mac })
+            }
+            Self::Gateway(via) => Some(Command::DefaultRoute { via }),
+            Self::LocalAdded(address) => Some(Command::Local {
+                address,
+                ours: true,
+            }),
+            Self::LocalRemoved(address) => Some(Command::Local {
+                address,
+                ours: false,
+            }),
+            Self::AccessAdded(_) | Self::AccessRemoved(_) | Self::Routes => None,
+        }
+    }
 }
 
 /// What to follow.
@@ -71,75 +97,6 @@ pub struct Interests {
     pub gateway: Option<Ipv4Addr>,
 }
 
-/// Looks up next hops. Cheap to share; requests queue.
-pub struct Lookups {
-    requests: tokio::sync::Mutex<Requests>,
-    /// Next hops in use and by how many calls, so that their neighbours are kept.
-    wanted: Mutex<BTreeMap<Ipv4Addr, usize>>,
-    access: u32,
-}
-
-impl Lookups {
-    /// Opens a socket of its own. `access` is the index of the access NIC.
-    ///
-    /// # Errors
-    /// When there is no netlink socket to be had.
-    pub fn new(access: u32) -> io::Result<Self> {
-        Ok(Self {
-            requests: tokio::sync::Mutex::new(Requests::new()?),
-            wanted: Mutex::new(BTreeMap::new()),
-            access,
-        })
-    }
-
-    /// The next hop of GRE from `local` to `peer`.
-    ///
-    /// # Errors
-    /// When Linux has no route, or one that does not leave by the access NIC.
-    pub async fn next_hop(&self, peer: Ipv4Addr, local: Ipv4Addr) -> io::Result<Ipv4Addr> {
-        // Every set-up waits here: an answer that never comes must not stop them all. A late one is skipped by its
-        // sequence number.
-        let hop = tokio::time::timeout(PATIENCE, async {
-            self.requests.lock().await.next_hop(peer, local).await
-        })
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        if hop.interface != self.access {
-            return Err(io::Error::other(format!(
-                "Linux' route to {peer} does not leave by the access interface"
-            )));
-        }
-        Ok(hop.via)
-    }
-
-    /// Says that a call sends by `via`; its neighbour is kept until [`Lookups::unwant`] was called as often.
-    pub fn want(&self, via: Ipv4Addr) {
-        let mut wanted = self.wanted.lock().unwrap_or_else(|e| e.into_inner());
-        *wanted.entry(via).or_default() += 1;
-    }
-
-    /// Takes a [`Lookups::want`] back.
-    pub fn unwant(&self, via: Ipv4Addr) {
-        let mut wanted = self.wanted.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(count) = wanted.get_mut(&via) {
-            *count -= 1;
-            if *count == 0 {
-                wanted.remove(&via);
-            }
-        }
-    }
-
-    /// The index of the access NIC.
-    pub fn access(&self) -> u32 {
-        self.access
-    }
-
-    fn wanted(&self) -> Vec<Ipv4Addr> {
-        let wanted = self.wanted.lock().unwrap_or_else(|e| e.into_inner());
-        wanted.keys().copied().collect()
-    }
-}
-
 /// Follows Linux' tables and reports what changed.
 pub struct Follower {
     interests: Interests,
@@ -149,10 +106,15 @@ pub struct Follower {
     neighbours: BTreeMap<(u32, Ipv4Addr), MacAddr>,
     /// Those that an administrator set. Linux keeps them by itself; asking for one would throw its address away.
     permanent: BTreeSet<(u32, Ipv4Addr)>,
-    locals: BTreeSet<Ipv4Addr>,
+    /// Those that the kernel keeps resolved (`NTF_EXT_MANAGED`), whoever said so.
+    kept: BTreeSet<(u32, Ipv4Addr)>,
+    /// All addresses of the machine, by interface: one address may stand on several.
+    locals: BTreeSet<(u32, Ipv4Addr)>,
     gateway: Option<Ipv4Addr>,
-    /// The kernel keeps the gateway resolved (`NTF_EXT_MANAGED`); without this we ask again and again.
+    /// The kernel keeps the gateway resolved; without this we ask again and again.
     managed: bool,
+    /// The entry that the kernel keeps because we said so: taken back when the gateway changes, and at the end.
+    ours: Option<(u32, Ipv4Addr)>,
 }
 
 impl Follower {
@@ -170,27 +132,34 @@ impl Follower {
         for group in [GROUP_NEIGHBOUR, GROUP_ADDRESS, GROUP_ROUTE] {
             socket.socket_mut().add_membership(group)?;
         }
+        Self::over(socket, Requests::new()?, interests, changes).await
+    }
+
+    /// Changes come by `socket`, tables by `requests`.
+    async fn over(
+        socket: TokioSocket,
+        requests: Requests,
+        interests: Interests,
+        changes: mpsc::UnboundedSender<Change>,
+    ) -> io::Result<Self> {
         let mut follower = Self {
             interests,
             socket,
-            requests: Requests::new()?,
+            requests,
             changes,
             neighbours: BTreeMap::new(),
             permanent: BTreeSet::new(),
+            kept: BTreeSet::new(),
             locals: BTreeSet::new(),
             gateway: None,
             managed: false,
+            ours: None,
         };
         follower.resynchronize().await?;
         Ok(follower)
     }
 
-    /// The addresses of the access NIC now.
-    pub fn locals(&self) -> impl Iterator<Item = Ipv4Addr> {
-        self.locals.iter().copied()
-    }
-
-    /// Follows until the receiver of changes is gone.
+    /// Follows until the receiver of changes is gone, and leaves Linux' tables as they would be without us then.
     ///
     /// # Errors
     /// When netlink fails for good.
@@ -208,7 +177,10 @@ impl Follower {
                 }
             };
             tokio::select! {
-                () = self.changes.closed() => return Ok(()),
+                () = self.changes.closed() => {
+                    self.let_go().await;
+                    return Ok(());
+                }
                 received = self.socket.recv_from_full() => match received {
                     Ok((datagram, _)) => {
                         if self.take(&datagram) {
@@ -263,18 +235,14 @@ impl Follower {
                     self.neighbour(&neighbour, true);
                 }
                 RouteNetlinkMessage::NewAddress(address) => {
-                    if let Some(address) = self.local(&address)
-                        && self.locals.insert(address)
-                    {
-                        self.report(Change::LocalAdded(address));
+                    if let Some(local) = local(&address) {
+                        self.add_local(local);
                     }
                     routes = true;
                 }
                 RouteNetlinkMessage::DelAddress(address) => {
-                    if let Some(address) = self.local(&address)
-                        && self.locals.remove(&address)
-                    {
-                        self.report(Change::LocalRemoved(address));
+                    if let Some(local) = local(&address) {
+                        self.remove_local(local);
                     }
                     routes = true;
                 }
@@ -297,15 +265,15 @@ impl Follower {
             .await?
         {
             if let RouteNetlinkMessage::NewAddress(address) = answer {
-                locals.extend(self.local(&address));
+                locals.extend(local(&address));
             }
         }
-        let before = std::mem::replace(&mut self.locals, locals);
-        for &gone in before.difference(&self.locals) {
-            self.report(Change::LocalRemoved(gone));
+        let gone: Vec<_> = self.locals.difference(&locals).copied().collect();
+        for local in gone {
+            self.remove_local(local);
         }
-        for &new in self.locals.difference(&before) {
-            self.report(Change::LocalAdded(new));
+        for local in locals {
+            self.add_local(local);
         }
 
         let mut message = NeighbourMessage::default();
@@ -341,20 +309,13 @@ impl Follower {
         if interface != self.interests.access && Some(interface) != self.interests.uplink {
             return None;
         }
-        let mut address = None;
-        let mut mac = None;
-        for attribute in &message.attributes {
-            match attribute {
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(destination)) => {
-                    address = Some(*destination);
-                }
-                NeighbourAttribute::LinkLayerAddress(octets) => {
-                    mac = <[u8; 6]>::try_from(octets.as_slice()).ok().map(MacAddr);
-                }
-                _ => {}
-            }
+        let key = (interface, destination(message)?);
+        if !deleted && is_managed(message) {
+            self.kept.insert(key);
+        } else {
+            self.kept.remove(&key);
         }
-        let key = (interface, address?);
+        let mac = mac_of(message);
         match mac {
             Some(mac) if !deleted && usable(message.header.state) => {
                 if message.header.state == NeighbourState::Permanent {
@@ -396,79 +357,84 @@ impl Follower {
         }
     }
 
-    /// The address of the access NIC that this message is about.
-    fn local(&self, message: &AddressMessage) -> Option<Ipv4Addr> {
-        if message.header.index != self.interests.access {
-            return None;
-        }
-        let mut found = None;
-        for attribute in &message.attributes {
-            match attribute {
-                // On point-to-point links "address" is the other end; "local" is always ours.
-                AddressAttribute::Local(std::net::IpAddr::V4(address)) => return Some(*address),
-                AddressAttribute::Address(std::net::IpAddr::V4(address)) => found = Some(*address),
-                _ => {}
-            }
-        }
-        found
+    fn has_local(&self, address: Ipv4Addr) -> bool {
+        self.locals.iter().any(|(_, local)| *local == address)
     }
 
-    /// Finds the uplink's gateway and makes the kernel keep its neighbour entry.
-    async fn read_gateway(&mut self) -> io::Result<()> {
-        let Some(uplink) = self.interests.uplink else {
-            return Ok(());
-        };
-        let gateway = match self.interests.gateway {
-            Some(configured) => Some(configured),
-            None => {
-                let mut message = RouteMessage::default();
-                message.header.address_family = AddressFamily::Inet;
-                default_gateway(
-                    &self
-                        .requests
-                        .dump(RouteNetlinkMessage::GetRoute(message))
-                        .await?,
-                    uplink,
-                )
-            }
-        };
-        if gateway != self.gateway {
-            self.gateway = gateway;
-            self.report(Change::Gateway(gateway));
-            if let Some(gateway) = gateway
-                && !self.permanent.contains(&(uplink, gateway))
-            {
-                // AF_XDP traffic never confirms a neighbour, so it would go stale: the kernel keeps a managed one
-                // (since 5.16); older ones are asked again every few seconds.
-                self.managed = self.requests.resolve(uplink, gateway, true).await.is_ok();
-                if !self.managed {
-                    self.ask(uplink, gateway).await;
-                }
-            }
+    fn add_local(&mut self, (interface, address): (u32, Ipv4Addr)) {
+        let known = self.has_local(address);
+        if !self.locals.insert((interface, address)) {
+            return;
         }
-        Ok(())
-    }
-
-    async fn probe(&mut self, lookups: &Lookups) {
-        if let (Some(uplink), Some(gateway)) = (self.interests.uplink, self.gateway)
-            && !self.permanent.contains(&(uplink, gateway))
-            && (!self.managed || !self.neighbours.contains_key(&(uplink, gateway)))
-        {
-            self.ask(uplink, gateway).await;
+        if !known {
+            self.report(Change::LocalAdded(address));
         }
-        // A client's TCP keeps its next hop alive in Linux; only what got lost is asked for.
-        for via in lookups.wanted() {
-            if !self.neighbours.contains_key(&(self.interests.access, via)) {
-                self.ask(self.interests.access, via).await;
-            }
+        if interface == self.interests.access {
+            self.report(Change::AccessAdded(address));
         }
     }
 
-    async fn ask(&mut self, interface: u32, address: Ipv4Addr) {
-        if let Err(error) = self.requests.resolve(interface, address, false).await {
-            tracing::debug!(%address, %error, "could not ask for a neighbour");
+    fn remove_local(&mut self, (interface, address): (u32, Ipv4Addr)) {
+        if !self.locals.remove(&(interface, address)) {
+            return;
+        }
+        if interface == self.interests.access {
+            self.report(Change::AccessRemoved(address));
+        }
+        if !self.has_local(address) {
+            self.report(Change::LocalRemoved(address));
         }
     }
+}
+
+/// The interface and the address of ours that a message is about.
+fn local(message: &AddressMessage) -> Option<(u32, Ipv4Addr)> {
+    let interface = message.header.index;
+    let mut found = None;
+    for attribute in &message.attributes {
+        match attribute {
+            // On point-to-point links "address" is the other end; "local" is always ours.
+            AddressAttribute::Local(std::net::IpAddr::V4(address)) => {
+                return Some((interface, *address));
+            }
+            AddressAttribute::Address(std::net::IpAddr::V4(address)) => {
+                found = Some((interface, *address));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The address of the neighbour that a message is about.
+fn destination(message: &NeighbourMessage) -> Option<Ipv4Addr> {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(*address),
+            _ => None,
+        })
+}
+
+/// Its link-layer address.
+fn mac_of(message: &NeighbourMessage) -> Option<MacAddr> {
+    message
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::LinkLayerAddress(octets) => {
+                <[u8; 6]>::try_from(octets.as_slice()).ok().map(MacAddr)
+            }
+            _ => None,
+        })
+}
+
+/// Whether the kernel keeps it resolved.
+fn is_managed(message: &NeighbourMessage) -> bool {
+    message.attributes.iter().any(|attribute| {
+        matches!(attribute, NeighbourAttribute::ExtFlags(flags) if flags.contains(NeighbourExtFlags::Managed))
+    })
 }
 
 /// Whether an entry in this state has a link-layer address that Linux itself would use.
@@ -483,46 +449,4 @@ fn usable(state: NeighbourState) -> bool {
         NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None => false,
         _ => false,
     }
-}
-
-/// The gateway of the best default route of the main table that leaves by `interface`.
-fn default_gateway(routes: &[RouteNetlinkMessage], interface: u32) -> Option<Ipv4Addr> {
-    let mut best: Option<(u32, Ipv4Addr)> = None;
-    for message in routes {
-        let RouteNetlinkMessage::NewRoute(route) = message else {
-            continue;
-        };
-        if route.header.table != RouteHeader::RT_TABLE_MAIN
-            || route.header.destination_prefix_length != 0
-        {
-            continue;
-        }
-        let mut metric = 0;
-        let mut leaves = None;
-        let mut via = None;
-        for attribute in &route.attributes {
-            match attribute {
-                RouteAttribute::Priority(priority) => metric = *priority,
-                RouteAttribute::Oif(index) => leaves = Some(*index),
-                RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => via = Some(*gateway),
-                RouteAttribute::MultiPath(hops) => {
-                    let hop = hops.iter().find(|hop| hop.interface_index == interface);
-                    for attribute in hop.into_iter().flat_map(|hop| &hop.attributes) {
-                        if let RouteAttribute::Gateway(RouteAddress::Inet(gateway)) = attribute {
-                            leaves = Some(interface);
-                            via = Some(*gateway);
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        if leaves == Some(interface)
-            && let Some(via) = via
-            && best.is_none_or(|(other, _)| metric < other)
-        {
-            best = Some((metric, via));
-        }
-    }
-    best.map(|(_, via)| via)
 }

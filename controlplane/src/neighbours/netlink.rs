@@ -15,6 +15,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, Rou
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use turnpike_protocol::wire::ethernet::MacAddr;
 
 /// Multicast groups (`RTNLGRP_*` of `linux/rtnetlink.h`).
 pub(super) const GROUP_NEIGHBOUR: u32 = 3;
@@ -42,10 +43,15 @@ impl Requests {
         let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
         socket.socket_mut().bind_auto()?;
         socket.socket_mut().connect(&SocketAddr::new(0, 0))?;
-        Ok(Self {
+        Ok(Self::over(socket))
+    }
+
+    /// A connected socket.
+    pub(super) fn over(socket: TokioSocket) -> Self {
+        Self {
             socket,
             sequence: 0,
-        })
+        }
     }
 
     /// `ip route get DESTINATION from SOURCE`.
@@ -112,6 +118,35 @@ impl Requests {
         )
         .await
         .map(drop)
+    }
+
+    /// Makes a neighbour that Linux keeps resolved an ordinary one: with its link-layer address, which Linux confirms
+    /// when it needs it; without one it is deleted.
+    pub(super) async fn release(
+        &mut self,
+        interface: u32,
+        address: Ipv4Addr,
+        mac: Option<MacAddr>,
+    ) -> io::Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.ifindex = interface;
+        message.header.state = NeighbourState::Stale;
+        message.attributes = vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(
+            address,
+        ))];
+        let (message, flags) = match mac {
+            Some(MacAddr(octets)) => {
+                let octets = octets.to_vec();
+                let attributes = &mut message.attributes;
+                attributes.push(NeighbourAttribute::LinkLayerAddress(octets));
+                (RouteNetlinkMessage::NewNeighbour(message), NLM_F_REPLACE)
+            }
+            None => (RouteNetlinkMessage::DelNeighbour(message), 0),
+        };
+        self.request(message, NLM_F_REQUEST | NLM_F_ACK | flags)
+            .await
+            .map(drop)
     }
 
     /// Everything that answers a dump request.

@@ -4,20 +4,19 @@
 //! ports and XDP program, workers, switchboard, Linux' tables, the control socket, and only then TCP 1723. The end
 //! goes the other way round: clients are told, workers finish, programs and the veth pair go.
 
+mod doors;
 mod reload;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::io;
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use ipnet::Ipv4Net;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tracing::{error, info, warn};
 use turnpike_dataplane::api::{Command, Owners, Port, WorkerId};
 use turnpike_dataplane::ports::raw::GreSocket;
@@ -33,17 +32,19 @@ use crate::aaa::Store;
 use crate::applicants::Applicants;
 use crate::backend::Operator;
 use crate::calls::Calls;
-use crate::config::{Config, Listen, XdpMode};
+use crate::config::{Config, XdpMode};
 use crate::counts::Counts;
 use crate::driver::{Clock, Paths, Shared, Terms};
-use crate::listener::{self, Connections, Limits};
+use crate::listener::{Connections, Limits};
 use crate::lock::{self, Lock};
-use crate::neighbours::{Change, Follower, Interests, Lookups};
+use crate::neighbours::{Follower, Interests, Lookups};
 use crate::pool::{Pool, Range};
 use crate::sessions::Sessions;
 use crate::switchboard::{Stopped, Switchboard};
 use crate::tunnel::Settings;
 use crate::{admin, gre_socket};
+
+use doors::Doors;
 
 /// How long clients may take to say goodbye when the server stops.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -134,7 +135,7 @@ async fn serve(config: &Config) -> Result<(), Error> {
                 break Ok(());
             }
             _ = hangup.recv() => running.reload().await,
-            _ = look.tick() => if running.workers.iter().any(JoinHandle::is_finished) {
+            _ = look.tick() => if running.workers.iter().any(|worker| worker.is_finished()) {
                 error!("a worker ended by itself: stopping");
                 break Err(Error::WorkerEnded);
             },
@@ -149,13 +150,17 @@ struct Running {
     shared: Arc<Shared>,
     connections: Arc<Connections>,
     ports: Arc<Mutex<Ports>>,
-    workers: Vec<JoinHandle<Xsk>>,
+    workers: Vec<std::thread::JoinHandle<Xsk>>,
     /// Our inner address, which no client gets.
     own: Range,
     /// What ports and workers know of inner addresses.
     prefixes: HashSet<Ipv4Net>,
     /// Ends clients when it turns true.
     stopping: watch::Sender<bool>,
+    /// Acts on what the follower says.
+    doors: AbortHandle,
+    /// Follows Linux' tables, and ends when nobody listens.
+    follower: JoinHandle<()>,
     /// Listeners, netlink, raw socket, operators: dropped with this.
     tasks: JoinSet<()>,
 }
@@ -265,32 +270,23 @@ impl Running {
         tasks.spawn(async move { operators.serve(operator).await });
 
         let (changes, mut changed) = mpsc::unbounded_channel();
-        let follower = Follower::start(interests, changes)
+        let mut follower = Follower::start(interests, changes)
             .await
             .map_err(netlink())?;
-        let mut doors = Doors {
-            every_address: config.server.listen == Listen::EveryAddress,
-            shared: shared.clone(),
-            connections: connections.clone(),
-            ports: ports.clone(),
+        let mut doors = Doors::new(
+            &config.server.listen,
+            shared.clone(),
+            connections.clone(),
+            ports.clone(),
             routes,
-            open: HashMap::new(),
-        };
+        );
         // What is known already stands before the first client comes.
-        while let Ok(change) = changed.try_recv() {
-            doors.change(change).await?;
+        if let Err(error) = doors.open_all(&mut changed, &config.server.listen).await {
+            follower.let_go().await;
+            return Err(error);
         }
-        if let Listen::Addresses(addresses) = &config.server.listen {
-            for &address in addresses {
-                doors.open(address).map_err(system(format!(
-                    "cannot listen on {address} port {}",
-                    listener::PORT
-                )))?;
-            }
-        }
-        doors.say_listening();
         let followed = shared.clone();
-        tasks.spawn(async move {
+        let follower = tokio::spawn(async move {
             let Paths::Linux(lookups) = &followed.paths else {
                 return;
             };
@@ -298,7 +294,7 @@ impl Running {
                 warn!(%error, "netlink failed: changes of routes and neighbours are not followed any more");
             }
         });
-        tasks.spawn(async move {
+        let doors = tasks.spawn(async move {
             while let Some(change) = changed.recv().await {
                 if doors.change(change).await.is_err() {
                     return;
@@ -313,6 +309,8 @@ impl Running {
             own: Range::single(config.network.server_address),
             prefixes: config.network.prefixes.iter().copied().collect(),
             stopping,
+            doors,
+            follower,
             tasks,
         })
     }
@@ -334,6 +332,15 @@ impl Running {
         let (calls, connections) = (self.shared.sessions.len(), self.connections.len());
         if calls + connections > 0 {
             warn!(calls, connections, "not all clients answered in time");
+        }
+        // With nobody left to tell, the follower leaves Linux' tables as it found them, and ends.
+        self.doors.abort();
+        if tokio::time::timeout(FAREWELL, &mut self.follower)
+            .await
+            .is_err()
+        {
+            warn!("netlink did not answer in time");
+            self.follower.abort();
         }
         self.tasks.shutdown().await;
 
@@ -388,107 +395,6 @@ fn list<'a>(counts: impl Iterator<Item = (&'a str, u64)>) -> String {
         .map(|(name, count)| format!("{name}={count}"))
         .collect::<Vec<_>>()
         .join(" ")
-}
-
-/// Follows Linux' tables: tells workers of neighbours and gateways, opens and closes listeners.
-struct Doors {
-    every_address: bool,
-    shared: Arc<Shared>,
-    connections: Arc<Connections>,
-    ports: Arc<Mutex<Ports>>,
-    routes: watch::Sender<u64>,
-    open: HashMap<Ipv4Addr, AbortHandle>,
-}
-
-impl Doors {
-    async fn change(&mut self, change: Change) -> Result<(), Stopped> {
-        let switchboard = &self.shared.switchboard;
-        match change {
-            Change::Neighbour { port, address, mac } => {
-                switchboard
-                    .send(Command::Neighbour { port, address, mac })
-                    .await
-            }
-            Change::Gateway(via) => {
-                match via {
-                    Some(via) => info!(%via, "next hop of the uplink"),
-                    None => info!("no next hop on the uplink: Linux routes"),
-                }
-                switchboard.send(Command::DefaultRoute { via }).await
-            }
-            Change::LocalAdded(address) => {
-                if self.every_address {
-                    match self.open(address) {
-                        Ok(()) => {
-                            info!(%address, "listening on an address of the access interface")
-                        }
-                        Err(error) => warn!(%address, %error, "cannot listen"),
-                    }
-                }
-                Ok(())
-            }
-            Change::LocalRemoved(address) => {
-                if self.every_address {
-                    self.close(address);
-                }
-                Ok(())
-            }
-            Change::Routes => {
-                self.routes.send_modify(|generation| *generation += 1);
-                Ok(())
-            }
-        }
-    }
-
-    fn open(&mut self, address: Ipv4Addr) -> io::Result<()> {
-        if self.open.contains_key(&address) {
-            return Ok(());
-        }
-        let listener = listener::bind(address, listener::PORT)?;
-        // GRE of the first call may come right after its reply.
-        lock(&self.ports)
-            .local_add(address)
-            .map_err(io::Error::other)?;
-        let task = listener::run(listener, self.connections.clone(), self.shared.clone());
-        self.open.insert(address, tokio::spawn(task).abort_handle());
-        Ok(())
-    }
-
-    fn close(&mut self, address: Ipv4Addr) {
-        if let Some(listener) = self.open.remove(&address) {
-            listener.abort();
-            info!(%address, "not listening any more: the access interface lost the address");
-            if let Err(error) = lock(&self.ports).local_remove(address) {
-                warn!(%address, %error, "GRE to the address is still taken");
-            }
-        }
-    }
-
-    fn say_listening(&self) {
-        let mut addresses: Vec<_> = self.open.keys().collect();
-        addresses.sort();
-        let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-        let modes = lock(&self.ports).modes();
-        let modes: Vec<_> = modes
-            .iter()
-            .map(|port| format!("{}={}({})", port.port, port.interface, port.mode))
-            .collect();
-        info!(
-            addresses = addresses.join(" "),
-            tcp = listener::PORT,
-            xdp = modes.join(" "),
-            workers = self.shared.switchboard.counters().len(),
-            "listening"
-        );
-    }
-}
-
-impl Drop for Doors {
-    fn drop(&mut self) {
-        for listener in self.open.values() {
-            listener.abort();
-        }
-    }
 }
 
 /// As many workers as configured, or as cores and queues allow.
