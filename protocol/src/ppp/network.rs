@@ -85,6 +85,8 @@ pub struct Network {
     transmit: LcpTerms,
     /// `None`: no keys, or policy forbids MPPE.
     ccp: Option<Negotiation<Ccp>>,
+    /// Both directions were encrypted when this was last looked at.
+    was_encrypted: bool,
     ipcp: Negotiation<Ipcp>,
     ipcp_failure: IpcpFailure,
     up: Option<Terms>,
@@ -144,6 +146,7 @@ impl Network {
             mtu,
             transmit,
             ccp,
+            was_encrypted: false,
             ipcp,
             ipcp_failure: IpcpFailure::NoAnswer,
             up: None,
@@ -262,9 +265,12 @@ impl Network {
         if let Some(refusal) = self.settle_ccp(actions) {
             return Some(End::MppeRefused(refusal));
         }
+        let encrypted = self.is_encrypted();
+        let before = core::mem::replace(&mut self.was_encrypted, encrypted);
         if self.encryption().is_some() {
             self.ipcp.release(now);
-            if self.is_encrypted() {
+            if encrypted && !before {
+                // Once: a pppd that has lost our CCP Acknowledgement says each time it is asked that it is not ready.
                 self.ipcp.hurry(now);
             }
             if let Some(ipv6cp) = &mut self.ipv6cp {
