@@ -1,6 +1,8 @@
 //! Helpers for the tests beside this file.
 
 pub mod captures;
+pub mod concentrator;
 pub mod fuzz;
+pub mod peers;
 pub mod street;
 pub mod world;

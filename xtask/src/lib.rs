@@ -9,5 +9,6 @@ pub mod demo;
 pub mod deploy;
 pub mod ebpf;
 pub mod lab;
+pub mod table;
 pub mod testing;
 pub mod tidy;

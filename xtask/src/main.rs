@@ -25,6 +25,8 @@ enum Chore {
     Tidy,
     /// Install binaries, XDP object, configuration and systemd unit under a folder
     Deploy(xtask::deploy::Args),
+    /// Play all scripted clients and write the README's table of them
+    Table,
     /// Build the XDP program and replace the committed object (needs bpf-linker and rust-src)
     Ebpf(xtask::ebpf::Args),
     /// Parts of the laboratory that run as processes of their own
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
                 say(&format!("installed {}{note}", file.path.display()));
             }
         }),
+        Chore::Table => xtask::table::run(root).map(|()| say("README.md has what was found")),
         Chore::Ebpf(args) => xtask::ebpf::run(&args, root),
         Chore::Lab(Part::Call { orders }) => xtask::lab::inside::call(&orders),
     };

@@ -15,7 +15,7 @@ use crate::lab::{build, needs, target};
 #[derive(clap::Args, Debug, Clone, Default)]
 #[command(after_help = "\
 Installs the Debian packages that are missing, runs the demo, then formatting, lints, house rules, unit tests, and \
-the tests of tests/tests: vectors, captures, the world test, the XDP program, veth pairs, the stock client, shutdown, abuse, \
+the tests of tests/tests: vectors, captures, scripted clients, the world test, the XDP program, veth pairs, the stock client, shutdown, abuse, \
 and ten seconds of fuzzing for each parser. What a stage wrote lies in target/xtask/. Tests on network namespaces \
 need root: without it they run behind sudo. The last line says how many passed and failed.\n\n\
 Examples:\n  \
@@ -32,13 +32,21 @@ pub struct Args {
 }
 
 /// Tests that touch nothing outside their process and may use both cores.
-const PURE: [&str; 5] = ["vectors", "captures", "captured_peers", "world", "fuzz"];
-
-/// The order of stages made from `tests/tests`; others come after these, by name.
-const ORDER: [&str; 14] = [
+const PURE: [&str; 6] = [
     "vectors",
     "captures",
     "captured_peers",
+    "client_profiles",
+    "world",
+    "fuzz",
+];
+
+/// The order of stages made from `tests/tests`; others come after these, by name.
+const ORDER: [&str; 15] = [
+    "vectors",
+    "captures",
+    "captured_peers",
+    "client_profiles",
     "world",
     "xdp_program",
     "ports",

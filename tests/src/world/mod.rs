@@ -9,7 +9,7 @@ mod chance;
 mod look;
 mod model;
 mod network;
-mod node;
+pub(crate) mod node;
 mod play;
 mod sides;
 mod story;

@@ -91,6 +91,11 @@ impl Node {
         }
     }
 
+    /// Its address on both ports.
+    pub fn mac(&self) -> MacAddr {
+        self.mac
+    }
+
     pub fn next(&self) -> Option<Time> {
         self.next
     }
