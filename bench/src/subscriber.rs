@@ -100,6 +100,7 @@ impl Cause {
                 ppp::End::AuthenticationRefused { .. } => Some(919),
                 ppp::End::AuthenticationTimeout => Some(718),
                 ppp::End::AuthenticationFailed { code, .. } => Some(*code),
+                ppp::End::ResponseUnusable { .. } => Some(691),
                 ppp::End::ServerNotAuthentic => Some(778),
                 ppp::End::MppeRefused(_) => Some(741),
                 ppp::End::IpcpFailed(_) => Some(720),

@@ -117,9 +117,9 @@ causes! {
     /// Our own frames come back.
     Looped = "looped", "the link is looped back: our own magic number came back", general(PAC_ERROR), "Loop detected", Some(734), 8;
     /// The client refuses the only authentication there is.
-    AuthenticationRefused = "authentication_refused", "the client refuses MS-CHAPv2, the only way in", ADMINISTRATIVE, "MS-CHAPv2 is required", Some(734), 17;
+    AuthenticationRefused = "authentication_refused", "the client refuses every authentication method that is allowed", ADMINISTRATIVE, "No authentication method in common", Some(734), 17;
     /// The client never answered the challenge.
-    AuthenticationTimeout = "authentication_timeout", "the client did not answer the CHAP challenge", ADMINISTRATIVE, "Authentication timed out", Some(718), 17;
+    AuthenticationTimeout = "authentication_timeout", "the client did not authenticate itself in time", ADMINISTRATIVE, "Authentication timed out", Some(718), 17;
     /// Wrong name or password.
     AuthenticationFailed = "authentication_failed", "wrong user name or password", ADMINISTRATIVE, "Authentication failed", Some(691), 17;
     /// The account may not dial in.

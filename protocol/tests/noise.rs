@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use turnpike_protocol::Time;
 use turnpike_protocol::mppe::Policy;
 use turnpike_protocol::ppp::{
-    Action, ClientLink, Credentials, Encryption, Link, PhaseName, ServerLink, Verdict,
+    Action, ClientLink, Credentials, Encryption, Link, PhaseName, Remedy, ServerLink, Verdict,
 };
 
 /// More actions than any one input asks for.
@@ -169,6 +169,7 @@ impl Watched {
                     _ => Verdict::Reject {
                         code: 691,
                         message: String::new(),
+                        remedy: Remedy::None,
                     },
                 };
                 self.link.verdict(verdict, self.now);

@@ -20,7 +20,7 @@ use turnpike_protocol::Time;
 use turnpike_protocol::mppe::Policy;
 use turnpike_protocol::mschap::{self, NtHash, Success};
 use turnpike_protocol::ppp::{
-    Action, ClientLink, Credentials, End, Grant, Ipv6Grant, Link, ServerLink, Verdict,
+    Action, ClientLink, Credentials, End, Grant, Ipv6Grant, Link, Remedy, ServerLink, Verdict,
 };
 
 const PASSWORD: &str = "correct horse";
@@ -282,10 +282,13 @@ impl<'a> Player<'a> {
     }
 
     fn judge(&self, credentials: &Credentials) -> Verdict {
-        match credentials.verify(&NtHash::from_password(PASSWORD)) {
-            Some(success) => Verdict::Accept(Grant {
-                authenticator_response: success.authenticator_response,
-                keys: self.keys.then_some(success.keys),
+        match credentials.verify(&NtHash::from_password(PASSWORD).into()) {
+            Ok(proof) => Verdict::Accept(Grant {
+                proof: if self.keys {
+                    proof
+                } else {
+                    proof.without_keys()
+                },
                 address: [10, 20, 0, 10].into(),
                 server_address: [10, 20, 0, 1].into(),
                 dns: [self.dns.map(Into::into), None],
@@ -298,9 +301,10 @@ impl<'a> Player<'a> {
                     dns: [None; 2],
                 }),
             }),
-            None => Verdict::Reject {
+            Err(_) => Verdict::Reject {
                 code: 691,
                 message: String::new(),
+                remedy: Remedy::None,
             },
         }
     }

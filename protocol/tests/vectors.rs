@@ -5,6 +5,8 @@
     reason = "tests fail by panicking and say what they skip"
 )]
 
+#[path = "vectors/auth.rs"]
+mod auth;
 #[path = "vectors/control.rs"]
 mod control;
 #[path = "vectors/file.rs"]

@@ -14,7 +14,7 @@ use turnpike_dataplane::api::{CallRef, Command, Event, Owners, Port, SourceCheck
 use turnpike_dataplane::counters::Reason;
 use turnpike_dataplane::rings::channel;
 use turnpike_protocol::mppe::Policy;
-use turnpike_protocol::mschap::NtHash;
+use turnpike_protocol::mschap::Password;
 use turnpike_protocol::ppp::{Credentials, Grant};
 use turnpike_protocol::wire::ethernet::{self, MacAddr};
 use turnpike_protocol::wire::ipv4;
@@ -378,14 +378,14 @@ impl Concentrator {
 
     fn judge(&mut self, credentials: &Credentials) -> Result<Grant, Refusal> {
         let known = credentials.user_part() == USER.as_bytes();
-        let success = credentials
-            .verify(&NtHash::from_password(PASSWORD))
+        let proof = credentials
+            .verify(&Password::new(PASSWORD).into())
+            .ok()
             .filter(|_| known)
             .ok_or_else(|| Refusal::new(Cause::AuthenticationFailed))?;
         let address = self.free.pop_front().expect("a free address");
         Ok(Grant {
-            authenticator_response: success.authenticator_response,
-            keys: Some(success.keys),
+            proof,
             address,
             server_address: INNER,
             dns: [Some(DNS), None],

@@ -11,11 +11,13 @@ use std::net::Ipv4Addr;
 use serde::Deserialize;
 use sha1::{Digest, Sha1};
 use turnpike_protocol::Role;
-use turnpike_protocol::mppe::keys::SessionKey;
+use turnpike_protocol::mppe::keys::{SessionKey, master_key};
 use turnpike_protocol::mppe::{Direction, Mode};
-use turnpike_protocol::mschap::{MasterKeys, NtHash, Response};
+use turnpike_protocol::mschap::{self, MasterKeys, NtHash, Password, v1};
 use turnpike_protocol::ppp::packet::{ConfigOption, OptionList, Packet, code};
-use turnpike_protocol::ppp::{AuthProtocol, MppeBits, MppeTerms};
+use turnpike_protocol::ppp::{
+    AuthProtocol, Credentials, MppeBits, MppeTerms, Proof, Secret, chap_md5,
+};
 use turnpike_protocol::pptp::Message;
 use turnpike_protocol::wire::{ipv4, ppp};
 use turnpike_tests::captures::{Call, File, Side};
@@ -75,21 +77,14 @@ fn hex(octets: &[u8]) -> String {
 enum Kind {
     /// No MPPE in either direction.
     Plain,
-    /// MPPE keyed by MS-CHAPv2: both directions.
+    /// MPPE: both directions.
     Encrypted([MppeTerms; 2]),
-    /// Something that is not there yet; says what.
-    NotYet(&'static str),
 }
 
 fn kind(call: &Call) -> Kind {
     match Side::BOTH.map(|side| call.mppe(side).unwrap()) {
         [None, None] => Kind::Plain,
-        [Some(up), Some(down)] => {
-            if call.authentication().unwrap() == Some(AuthProtocol::MsChapV1) {
-                return Kind::NotYet("MPPE keys of MS-CHAPv1");
-            }
-            Kind::Encrypted([up, down])
-        }
+        [Some(up), Some(down)] => Kind::Encrypted([up, down]),
         _ => panic!("MPPE in one direction only"),
     }
 }
@@ -201,37 +196,74 @@ fn control_messages(file: &File) -> usize {
     messages.values().map(Vec::len).sum()
 }
 
-/// Every MS-CHAPv2 exchange, and the keys of the first that succeeded: later ones don't change them.
-fn authenticate(file: &File, call: &Call) -> Option<(Vec<u8>, MasterKeys)> {
+/// What our own end would have answered to the challenge of a login.
+fn answered_by_us(credentials: &Credentials, password: &str) {
+    let hash = NtHash::from_password(password);
+    match credentials {
+        Credentials::Pap { password: sent, .. } => assert_eq!(&sent[..], password.as_bytes()),
+        Credentials::ChapMd5 {
+            identifier,
+            challenge,
+            response,
+            ..
+        } => {
+            let own = chap_md5(*identifier, &Password::new(password), challenge);
+            assert_eq!(own, *response);
+        }
+        Credentials::MsChapV1 {
+            challenge,
+            nt_response,
+            ..
+        } => assert_eq!(v1::nt_response(&hash, challenge), *nt_response),
+        Credentials::MsChapV2 {
+            challenge,
+            peer_challenge,
+            nt_response,
+            name,
+            ..
+        } => {
+            let own = mschap::nt_response(&hash, challenge, peer_challenge, name);
+            assert_eq!(own, *nt_response);
+        }
+        Credentials::ChangePassword(_) => panic!("nobody changed a password"),
+    }
+}
+
+/// Every login of a call, by whichever method, and the keys of the first that succeeded: later ones don't change them.
+fn authenticate(file: &File, call: &Call) -> Option<(Vec<u8>, Option<MasterKeys>)> {
+    let file = &file.name;
+    let [right, wrong] = [PASSWORD, "wrong horse"].map(Password::new);
+    let [right, wrong] = [right, wrong].map(Secret::from);
     let mut keys = None;
-    for exchange in call.mschap_v2().unwrap() {
-        match &exchange.answer {
+    for login in call.logins().unwrap() {
+        let credentials = &login.credentials;
+        match &login.answer {
             Ok(message) => {
-                let success = exchange.verify(PASSWORD).expect(&file.name);
-                assert!(
-                    message.starts_with(&success.authenticator_response),
-                    "{}",
-                    file.name
-                );
-                let client = Response::new(
-                    &NtHash::from_password(PASSWORD),
-                    &exchange.challenge,
-                    &exchange.peer_challenge,
-                    &exchange.name,
-                );
-                assert_eq!(client.nt_response, exchange.nt_response, "{}", file.name);
-                assert!(client.verify_success(message), "{}", file.name);
-                keys.get_or_insert((exchange.name, success.keys));
+                answered_by_us(credentials, PASSWORD);
+                let proof = credentials.verify(&right).expect(file);
+                assert!(credentials.verify(&wrong).is_err(), "{file}");
+                if let Proof::MsChapV2 {
+                    authenticator_response,
+                    ..
+                } = &proof
+                {
+                    assert!(message.starts_with(authenticator_response), "{file}");
+                }
+                keys.get_or_insert((credentials.name().to_vec(), proof.into_keys()));
+            }
+            Err(message) if file.contains("unknown-user") => {
+                assert_eq!(credentials.name(), b"mallory");
+                assert!(message.is_empty());
             }
             Err(message) => {
-                if file.name.contains("unknown-user") {
-                    assert_eq!(exchange.name, b"mallory");
-                    assert!(message.is_empty());
-                } else {
-                    assert!(exchange.verify(PASSWORD).is_none(), "{}", file.name);
-                    assert!(exchange.verify("wrong horse").is_some(), "{}", file.name);
-                    assert!(message.starts_with(b"E=691 "), "{}", file.name);
-                }
+                answered_by_us(credentials, "wrong horse");
+                assert!(credentials.verify(&right).is_err(), "{file}");
+                assert!(credentials.verify(&wrong).is_ok(), "{file}");
+                let microsoft = matches!(
+                    credentials.method(),
+                    AuthProtocol::MsChapV1 | AuthProtocol::MsChapV2
+                );
+                assert_eq!(message.starts_with(b"E=691 "), microsoft, "{file}");
             }
         }
     }
@@ -264,7 +296,7 @@ fn check_encrypted(
             &expected.initial_session_key_server_to_client,
         ),
     ] {
-        let start = keys.start_key(role, Direction::Receive, strength);
+        let start = keys.start_key(role, Direction::Receive, strength).unwrap();
         assert_eq!(hex(start.bytes()), *start_key, "{name}");
         assert_eq!(
             hex(SessionKey::initial(&start).bytes()),
@@ -349,7 +381,8 @@ fn clear_frames(call: &Call, side: Side) -> Vec<Vec<u8>> {
 #[test]
 fn captures_replay() {
     let mut expected = expected();
-    let (mut encrypted_files, mut plain_files, mut postponed) = (0, 0, BTreeMap::new());
+    let (mut encrypted_files, mut plain_files) = (0, 0);
+    let mut logins = BTreeMap::new();
     let (mut stateless_128, mut without_data) = (0, 0);
     println!(
         "{:<36} {:>7} {:>5} {:>7} {:>7} {:>6}  what",
@@ -372,10 +405,11 @@ fn captures_replay() {
             options += more_options;
             foreign.extend(more_foreign);
             let authentication = call.authentication().unwrap();
-            let keys = match authentication {
-                Some(AuthProtocol::MsChapV2) => authenticate(&file, call),
-                _ => None,
-            };
+            let keys = authenticate(&file, call);
+            if let (Some(method), Some((_, keys))) = (authentication, &keys) {
+                *logins.entry(method.to_string()).or_insert(0) += 1;
+                assert_eq!(keys.is_some(), method.gives_keys(), "{name}");
+            }
             let method =
                 authentication.map_or("nothing agreed".to_owned(), |method| method.to_string());
             let kind = kind(call);
@@ -383,12 +417,6 @@ fn captures_replay() {
                 Kind::Plain => {
                     what.push(format!("{method}, plain"));
                     Side::BOTH.map(|side| clear_frames(call, side))
-                }
-                Kind::NotYet(which) => {
-                    what.push(format!("{method}, not decrypted: {which}"));
-                    postponed.insert(name.clone(), which);
-                    encrypted_calls += 1;
-                    continue;
                 }
                 Kind::Encrypted(agreed) => {
                     let [bits, other] = agreed.map(|mppe| mppe.strength.bits());
@@ -406,6 +434,7 @@ fn captures_replay() {
                         assert!(clear_frames(call, side).is_empty(), "{name}: data in clear");
                     }
                     let (user, keys) = keys.expect(&name);
+                    let keys = keys.expect(&name);
                     let carried = call
                         .from(Side::Client)
                         .iter()
@@ -421,8 +450,9 @@ fn captures_replay() {
                         continue;
                     }
                     // Calls of a file stand in an order of their own: they are told apart by their keys.
-                    let start =
-                        keys.start_key(Role::Server, Direction::Receive, agreed[0].strength);
+                    let start = keys
+                        .start_key(Role::Server, Direction::Receive, agreed[0].strength)
+                        .unwrap();
                     let of_file = of_file
                         .as_mut()
                         .unwrap_or_else(|| panic!("{name} is not expected to be encrypted"));
@@ -443,12 +473,14 @@ fn captures_replay() {
                         ),
                         (bits, up, down)
                     );
-                    let exchange = &call.mschap_v2().unwrap()[0];
-                    let master = turnpike_protocol::mppe::keys::master_key(
-                        &NtHash::from_password(PASSWORD).hashed(),
-                        &exchange.nt_response,
-                    );
-                    assert_eq!(Some(hex(&master[..])), expected.master_key, "{name}");
+                    let master = match &call.logins().unwrap()[0].credentials {
+                        Credentials::MsChapV2 { nt_response, .. } => {
+                            let hash = NtHash::from_password(PASSWORD).hashed();
+                            Some(hex(&master_key(&hash, nt_response)[..]))
+                        }
+                        _ => None,
+                    };
+                    assert_eq!(master, expected.master_key, "{name}");
                     let mut plaintexts = check_encrypted(&name, call, &keys, &expected);
                     Side::BOTH.map(|side| plaintexts.remove(&side).unwrap())
                 }
@@ -468,7 +500,6 @@ fn captures_replay() {
                 }
             }
         }
-        let postponed_here = postponed.contains_key(&name);
         match encrypted_calls {
             0 => {
                 assert_eq!(expected_calls, 0, "{name}: encrypted, says expected.json");
@@ -476,13 +507,9 @@ fn captures_replay() {
             }
             calls => {
                 assert_eq!(expected_calls, calls, "{name}: calls in expected.json");
-                encrypted_files += usize::from(!postponed_here);
+                encrypted_files += 1;
                 let left = of_file.map_or(0, |file| file.calls.len());
-                assert_eq!(
-                    left,
-                    if postponed_here { calls } else { 0 },
-                    "{name}: calls not decrypted"
-                );
+                assert_eq!(left, 0, "{name}: calls not decrypted");
             }
         }
         let foreign: Vec<String> = foreign
@@ -500,15 +527,14 @@ fn captures_replay() {
         assert!(packets > 0 && options > 0, "{name}: nothing negotiated");
     }
     println!(
-        "{encrypted_files} files decrypted, {plain_files} without MPPE packets, {} for later; {stateless_128} calls with MPPE-128 stateless",
-        postponed.len()
+        "{encrypted_files} files decrypted, {plain_files} without MPPE packets; {stateless_128} calls with MPPE-128 stateless; logins {logins:?}"
     );
     let described = self::expected();
     let described = described.values().flat_map(|file| &file.calls);
     let described = described.filter(|call| {
         let stateless =
             [&call.client_to_server, &call.server_to_client].map(|mode| mode == "stateless");
-        call.bits == 128 && stateless == [true, true] && call.master_key.is_some()
+        call.bits == 128 && stateless == [true, true]
     });
     assert_eq!(
         stateless_128,
@@ -520,10 +546,8 @@ fn captures_replay() {
         "captures missing: {:?}",
         expected.keys()
     );
-    // The captures that wait are those that expected.json describes so, by name, lest another joins them by accident.
-    let waiting: Vec<&str> = postponed.keys().map(String::as_str).collect();
-    assert_eq!(waiting, ["mschapv1-mppe128.pcap"]);
-    assert_eq!(encrypted_files + postponed.len(), self::expected().len());
+    assert_eq!(encrypted_files, self::expected().len());
+    assert_eq!(logins.len(), 4, "every method: {logins:?}");
 }
 
 /// The special captures are as special as their names say, so that a replay of them proves something.

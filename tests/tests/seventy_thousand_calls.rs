@@ -26,7 +26,7 @@ use turnpike_dataplane::worker::{Reordering, Worker, WorkerConfig};
 use turnpike_protocol::gre::{AckSettings, Seq};
 use turnpike_protocol::mppe::Policy;
 use turnpike_protocol::mschap::NtHash;
-use turnpike_protocol::ppp::{self, ClientLink, Grant, Link};
+use turnpike_protocol::ppp::{self, ClientLink, Grant, Link, Secret};
 use turnpike_protocol::pptp::{Caller, CallerAction, CallerConfig};
 use turnpike_protocol::wire::ethernet::{self, MacAddr};
 use turnpike_protocol::wire::{gre, ipv4};
@@ -80,7 +80,7 @@ struct World {
     nodes: Vec<Node>,
     calls: Calls,
     clients: Vec<Client>,
-    hash: NtHash,
+    secret: Secret,
     ended: usize,
 }
 
@@ -128,7 +128,7 @@ impl World {
             calls: Calls::new(owners.clone(), WORKERS, CALLS, 12_345, SourceCheck::Strict),
             owners,
             clients: Vec::new(),
-            hash: NtHash::from_password(PASSWORD),
+            secret: NtHash::from_password(PASSWORD).into(),
             ended: 0,
         };
         for node in 0..WORKERS {
@@ -263,17 +263,16 @@ impl World {
             }
             Action::Authenticate { call, credentials } => {
                 let verdict = credentials
-                    .verify(&self.hash)
-                    .map(|success| Grant {
-                        authenticator_response: success.authenticator_response,
-                        keys: Some(success.keys),
+                    .verify(&self.secret)
+                    .map(|proof| Grant {
+                        proof,
                         address: address(n),
                         server_address: INNER,
                         dns: [None; 2],
                         nbns: [None; 2],
                         ipv6: None,
                     })
-                    .ok_or(Refusal::new(Cause::AuthenticationFailed));
+                    .map_err(|_| Refusal::new(Cause::AuthenticationFailed));
                 self.clients[n].tunnel.verdict(call, verdict, self.now);
             }
             Action::Ended(ended) => {

@@ -358,10 +358,10 @@ mod tests {
             .collect()
     }
 
-    /// Whether the entry has this secret: the hash is all that is kept.
+    /// Whether the entry has this secret.
     fn has_secret(entry: &Entry, password: &str) -> bool {
         let secret = Secret::new(&Zeroizing::new(password.to_owned())).unwrap();
-        secret.0.bytes() == entry.secret.0.bytes()
+        secret.0.nt_hash().bytes() == entry.secret.0.nt_hash().bytes()
     }
 
     fn client(text: &str) -> Vec<u8> {

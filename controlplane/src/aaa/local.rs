@@ -3,24 +3,13 @@
 use std::collections::HashMap;
 
 use jiff::civil::DateTime;
-use turnpike_protocol::mschap::{self, NtHash};
+use turnpike_protocol::mschap::{self, Password};
+use turnpike_protocol::ppp::{Credentials, Proof};
+use zeroize::Zeroizing;
 
 use super::{Account, Addresses, Admission, Names, Secret, names};
 use crate::cause::Cause;
 use crate::pool::Range;
-
-/// What a client offers as proof of its password (RFC 2759 §4), with our challenge.
-#[derive(Clone, Copy)]
-pub struct Attempt<'a> {
-    /// The name as it was on the wire, perhaps with `DOMAIN\` in front.
-    pub name: &'a [u8],
-    /// Our challenge.
-    pub challenge: &'a [u8; 16],
-    /// The client's challenge.
-    pub peer_challenge: &'a [u8; 16],
-    /// The response.
-    pub nt_response: &'a [u8; 24],
-}
 
 /// All users, of the configuration file and of the files that it names.
 #[derive(Clone, Default)]
@@ -120,27 +109,26 @@ impl Users {
         })
     }
 
-    /// Checks a response. `now` is the time of the machine's clock.
+    /// Checks what a client gave, by whichever method but a change of the password. `now` is the time of the machine's
+    /// clock.
     ///
     /// # Errors
     /// [`Cause::AuthenticationFailed`] for a wrong password and an unknown user alike, after the same work. Only who
     /// knows the password hears more: what [`Standing::judge`](super::Standing::judge) says, and
     /// [`Cause::NotPermitted`] of an account that allows no address.
-    pub fn authenticate(&self, attempt: &Attempt<'_>, now: DateTime) -> Result<Admission, Cause> {
+    pub fn authenticate(
+        &self,
+        credentials: &Credentials,
+        now: DateTime,
+    ) -> Result<Admission, Cause> {
         // An unknown name costs the same hashes and DES blocks as a wrong password, so that the time of an answer
         // does not tell which names exist.
-        let nobody = Secret(NtHash::from_bytes([0; 16]));
-        let found = self.look_up(attempt.name);
+        let nobody = Secret(Password::new("").into());
+        let found = self.look_up(credentials.name());
         let secret = found.as_ref().map_or(&nobody, |found| found.secret);
-        let success = mschap::verify(
-            &secret.0,
-            attempt.challenge,
-            attempt.peer_challenge,
-            attempt.nt_response,
-            attempt.name,
-        );
-        // The hash of nobody is no secret: a response that fits it proves nothing.
-        let (Some(found), Some(success)) = (found, success) else {
+        let proof = self.verify(credentials, secret);
+        // The password of nobody is no secret: a response that fits it proves nothing.
+        let (Some(found), Some(proof)) = (found, proof) else {
             return Err(Cause::AuthenticationFailed);
         };
         if let Some(account) = found.account {
@@ -151,9 +139,27 @@ impl Users {
         }
         Ok(Admission {
             user: found.user,
-            success,
+            proof,
             addresses: found.addresses.clone(),
         })
+    }
+
+    /// PAP sends the password itself, in whichever encoding the client's machine has.
+    fn verify(&self, credentials: &Credentials, secret: &Secret) -> Option<Proof> {
+        let proof = credentials.verify(&secret.0).ok();
+        let Credentials::Pap { name, password } = credentials else {
+            return proof;
+        };
+        let recoded = self.names.texts(password).map(Zeroizing::new);
+        let tries = recoded.filter_map(|text| {
+            let again = Credentials::Pap {
+                name: name.clone(),
+                password: Zeroizing::new(text.as_bytes().to_vec()),
+            };
+            again.verify(&secret.0).ok()
+        });
+        // All of them, whatever the first says: time tells nothing.
+        tries.fold(proof, |proof, other| proof.or(Some(other)))
     }
 }
 
@@ -172,7 +178,7 @@ mod tests {
     use core::net::Ipv4Addr;
 
     use jiff::civil::date;
-    use zeroize::Zeroizing;
+    use turnpike_protocol::mschap::NtHash;
 
     use super::super::{Case, Part, Standing, encoding};
     use super::*;
@@ -192,13 +198,14 @@ mod tests {
     fn log_in(users: &Users, name: &[u8], password: &str) -> Result<Admission, Cause> {
         let (challenge, peer_challenge) = ([7; 16], [9; 16]);
         let hash = NtHash::from_password(password);
-        let attempt = Attempt {
-            name,
-            challenge: &challenge,
-            peer_challenge: &peer_challenge,
-            nt_response: &mschap::nt_response(&hash, &challenge, &peer_challenge, name),
+        let credentials = Credentials::MsChapV2 {
+            identifier: 1,
+            name: name.to_vec(),
+            challenge,
+            peer_challenge,
+            nt_response: mschap::nt_response(&hash, &challenge, &peer_challenge, name),
         };
-        users.authenticate(&attempt, NOON)
+        users.authenticate(&credentials, NOON)
     }
 
     #[test]
@@ -226,17 +233,18 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_of_nobody_opens_nothing() {
+    fn the_password_of_nobody_opens_nothing() {
         let users = Users::default();
         let (challenge, peer_challenge) = ([7; 16], [9; 16]);
-        let nobody = NtHash::from_bytes([0; 16]);
-        let attempt = Attempt {
-            name: b"alice",
-            challenge: &challenge,
-            peer_challenge: &peer_challenge,
-            nt_response: &mschap::nt_response(&nobody, &challenge, &peer_challenge, b"alice"),
+        let nobody = NtHash::from_password("");
+        let credentials = Credentials::MsChapV2 {
+            identifier: 1,
+            name: b"alice".to_vec(),
+            challenge,
+            peer_challenge,
+            nt_response: mschap::nt_response(&nobody, &challenge, &peer_challenge, b"alice"),
         };
-        let outcome = users.authenticate(&attempt, NOON);
+        let outcome = users.authenticate(&credentials, NOON);
         assert_eq!(outcome.err(), Some(Cause::AuthenticationFailed));
     }
 
@@ -342,19 +350,15 @@ mod tests {
         // Another case of the name is looked up alike, but hashed as it came.
         let (challenge, peer_challenge) = ([7; 16], [9; 16]);
         let hash = NtHash::from_password("пароль 𝄞");
-        let attempt = Attempt {
-            name: "ИВАН".as_bytes(),
-            challenge: &challenge,
-            peer_challenge: &peer_challenge,
-            nt_response: &mschap::nt_response(
-                &hash,
-                &challenge,
-                &peer_challenge,
-                "иван".as_bytes(),
-            ),
+        let credentials = Credentials::MsChapV2 {
+            identifier: 1,
+            name: "ИВАН".as_bytes().to_vec(),
+            challenge,
+            peer_challenge,
+            nt_response: mschap::nt_response(&hash, &challenge, &peer_challenge, "иван".as_bytes()),
         };
         assert_eq!(
-            users.authenticate(&attempt, NOON).err(),
+            users.authenticate(&credentials, NOON).err(),
             Some(Cause::AuthenticationFailed)
         );
     }

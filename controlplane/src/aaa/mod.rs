@@ -11,11 +11,12 @@ mod store;
 use jiff::Zoned;
 use jiff::civil::DateTime;
 use subtle::ConstantTimeEq;
-use turnpike_protocol::mschap::{NtHash, Success};
+use turnpike_protocol::mschap::{NtHash, Password};
+use turnpike_protocol::ppp::{self, Proof};
 use zeroize::Zeroizing;
 
 pub use hours::{HOURS, Hours};
-pub use local::{Attempt, Users};
+pub use local::Users;
 pub use names::{Case, Names, Part, encoding, printable};
 pub use standing::{Expiry, Standing};
 pub use store::{Changing, PasswordRules, Store};
@@ -60,25 +61,26 @@ pub enum Home {
     UsersFile,
 }
 
-/// What is kept of a password: its NT hash, cleaned when dropped, never printed.
+/// A password, cleaned when dropped, never printed.
 #[derive(Clone)]
-pub struct Secret(NtHash);
+pub struct Secret(ppp::Secret);
 
 impl Secret {
     /// From the password; `None` when it is empty or longer than 256 characters, the most that RFC 2759 §8.3 hashes.
     pub fn new(password: &Zeroizing<String>) -> Option<Self> {
         let fits = (1..=256).contains(&password.encode_utf16().count());
-        fits.then(|| Self(NtHash::from_password(password)))
+        fits.then(|| Self(Password::new(password.as_str()).into()))
     }
 
     /// From a stored NT hash.
     pub fn from_nt_hash(hash: [u8; 16]) -> Self {
-        Self(NtHash::from_bytes(hash))
+        Self(NtHash::from_bytes(hash).into())
     }
 
     /// Whether both are of the same password, in constant time.
     pub fn is(&self, other: &Self) -> bool {
-        self.0.bytes().ct_eq(other.0.bytes()).into()
+        let [own, other] = [self, other].map(|secret| secret.0.nt_hash());
+        own.bytes().ct_eq(other.bytes()).into()
     }
 }
 
@@ -104,7 +106,7 @@ pub struct Admission {
     /// The user as the account names it, for logs and operators.
     pub user: String,
     /// What to answer, and the secrets that keys are made of.
-    pub success: Success,
+    pub proof: Proof,
     /// Which address to take from the pool.
     pub addresses: Addresses,
 }

@@ -4,10 +4,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use jiff::civil::{Date, DateTime};
 use turnpike_protocol::mschap::NtHash;
+use turnpike_protocol::ppp::Credentials;
 use zeroize::Zeroizing;
 
 use super::replace::{Unchanged, replace};
-use super::{Account, Admission, Attempt, Expiry, Home, Secret, Users};
+use super::{Account, Admission, Expiry, Home, Secret, Users};
 use crate::cause::Cause;
 use crate::config::{Entry, Faults, Finding, Form, Roster, parse_users};
 use crate::pool::Range;
@@ -99,8 +100,12 @@ impl Store {
     ///
     /// # Errors
     /// The same.
-    pub fn authenticate(&self, attempt: &Attempt<'_>, now: DateTime) -> Result<Admission, Cause> {
-        self.users().authenticate(attempt, now)
+    pub fn authenticate(
+        &self,
+        credentials: &Credentials,
+        now: DateTime,
+    ) -> Result<Admission, Cause> {
+        self.users().authenticate(credentials, now)
     }
 
     /// Addresses that belong to certain users.

@@ -17,7 +17,7 @@ use turnpike_dataplane::api::{CallRef, Command};
 use turnpike_protocol::Time;
 use turnpike_protocol::ppp::{Credentials, Grant};
 
-use crate::aaa::{Attempt, Store, local_time};
+use crate::aaa::{Store, local_time};
 use crate::applicants::{Applicant, Applicants};
 use crate::calls::Calls;
 use crate::cause::Cause;
@@ -428,25 +428,10 @@ impl Driver {
     }
 
     fn judge(&self, credentials: &Credentials) -> Result<Grant, Refusal> {
-        let Credentials::MsChapV2 {
-            challenge,
-            peer_challenge,
-            nt_response,
-            name,
-            ..
-        } = credentials;
         let admission = self
             .shared
             .users
-            .authenticate(
-                &Attempt {
-                    name,
-                    challenge,
-                    peer_challenge,
-                    nt_response,
-                },
-                local_time(),
-            )
+            .authenticate(credentials, local_time())
             .map_err(Refusal::new)?;
         let address = lock(&self.shared.pool)
             .allocate(&admission.addresses)
@@ -457,8 +442,7 @@ impl Driver {
             nbns,
         } = self.shared.terms;
         Ok(Grant {
-            authenticator_response: admission.success.authenticator_response,
-            keys: Some(admission.success.keys),
+            proof: admission.proof,
             address,
             server_address,
             dns,

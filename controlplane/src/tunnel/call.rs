@@ -110,6 +110,8 @@ struct Live {
     applicant: String,
     /// The first reason to end that is not the link's own.
     cause: Option<Cause>,
+    /// Why the last login was refused; the link may still allow another.
+    refused: Option<Cause>,
 }
 
 impl Call {
@@ -165,6 +167,7 @@ impl Call {
                 set_up: Some(settings.setup_time),
                 ..Timing::default()
             },
+            ..ServerLink::default()
         };
         self.state = State::Live(Live {
             call,
@@ -180,6 +183,7 @@ impl Call {
             tell_up: false,
             applicant: String::new(),
             cause: None,
+            refused: None,
         });
     }
 
@@ -209,24 +213,37 @@ impl Call {
         };
         match verdict {
             Ok(grant) => {
+                live.refused = None;
                 live.user = Some(std::mem::take(&mut live.applicant));
                 live.address = Some(grant.address);
                 live.link.verdict(Verdict::Accept(grant), now);
             }
-            Err(Refusal { code, cause }) => {
+            Err(Refusal {
+                code,
+                cause,
+                remedy,
+            }) => {
                 actions.push_back(Action::Notice(Notice::LoginFailed {
                     call: live.call,
                     user: std::mem::take(&mut live.applicant),
                     code,
                     cause,
                 }));
-                live.cause.get_or_insert(cause);
                 match code {
                     Some(code) => {
+                        live.refused = Some(cause);
                         let message = cause.text().to_owned();
-                        live.link.verdict(Verdict::Reject { code, message }, now);
+                        let verdict = Verdict::Reject {
+                            code,
+                            message,
+                            remedy,
+                        };
+                        live.link.verdict(verdict, now);
                     }
-                    None => live.link.close(close_reason(cause), now),
+                    None => {
+                        live.cause.get_or_insert(cause);
+                        live.link.close(close_reason(cause), now);
+                    }
                 }
             }
         }
@@ -462,7 +479,8 @@ impl Live {
     /// The cause that stands when somebody else ends the call for `cause`. A goodbye that PPP had begun explains
     /// more than the broken connection that followed it.
     fn final_cause(&self, cause: Cause) -> Cause {
-        if let Some(first) = self.cause {
+        // A client that was refused hangs up by itself.
+        if let Some(first) = self.cause.or(self.refused) {
             return first;
         }
         let leaving = self.link.info().phase == PhaseName::Terminate;
@@ -496,7 +514,8 @@ impl Live {
             End::SetUpTimeout { .. } => Cause::SetupTimeout,
             End::AuthenticationRefused { .. } => Cause::AuthenticationRefused,
             End::AuthenticationTimeout => Cause::AuthenticationTimeout,
-            End::AuthenticationFailed { .. } => Cause::AuthenticationFailed,
+            End::AuthenticationFailed { .. } => self.refused.unwrap_or(Cause::AuthenticationFailed),
+            End::ResponseUnusable { .. } => Cause::AuthenticationFailed,
             End::ServerNotAuthentic => Cause::Distrusted,
             End::MppeRefused(MppeRefusal::NoKeys) => Cause::NoKeys,
             End::MppeRefused(_) if self.up_since.is_some() => Cause::EncryptionLost,

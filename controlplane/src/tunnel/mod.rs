@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 
 use turnpike_dataplane::api::{CallRef, Event};
 use turnpike_protocol::mppe::Policy;
-use turnpike_protocol::ppp::Grant;
+use turnpike_protocol::ppp::{Grant, Remedy};
 use turnpike_protocol::pptp::{
     self, CallResult, ClearCause, DisconnectResult, End, GeneralError, ServerAction, ServerConfig,
     StartResult, StopReason, Text,
@@ -427,8 +427,10 @@ pub struct Refusal {
     /// The error code of the CHAP Failure (RFC 2759 §6). `None` when the login was right but something else is in
     /// the way: no code says so, and 691 would make clients forget the password. PPP is closed with a text then.
     pub code: Option<u32>,
-    /// The cause the call ends with.
+    /// The cause the call ends with, unless the client makes use of the remedy.
     pub cause: Cause,
+    /// What it may do about it in the same call.
+    pub remedy: Remedy,
 }
 
 impl Refusal {
@@ -446,6 +448,16 @@ impl Refusal {
             | Cause::PasswordNotWritten => Some(709),
             _ => None,
         };
-        Self { code, cause }
+        Self {
+            code,
+            cause,
+            remedy: Remedy::None,
+        }
+    }
+
+    /// The same with a remedy.
+    #[must_use]
+    pub fn with(self, remedy: Remedy) -> Self {
+        Self { remedy, ..self }
     }
 }

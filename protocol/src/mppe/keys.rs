@@ -1,6 +1,5 @@
-//! Keys of MPPE: start keys from MS-CHAPv2 (RFC 3079 §3), session keys and their change (RFC 3078 §7.3).
-//!
-//! The start keys of MS-CHAPv1 (RFC 3079 §2) would be made here too; session keys and their change are the same.
+//! Keys of MPPE: start keys from MS-CHAPv1 (RFC 3079 §2) and MS-CHAPv2 (RFC 3079 §3), session keys and their change
+//! (RFC 3078 §7.3).
 
 use rc4::{KeyInit, Rc4, StreamCipher};
 use sha1::{Digest, Sha1};
@@ -20,6 +19,16 @@ const CLIENT_TO_SERVER: &[u8] =
     b"On the client side, this is the send key; on the server side, it is the receive key.";
 const SERVER_TO_CLIENT: &[u8] =
     b"On the client side, this is the receive key; on the server side, it is the send key.";
+
+/// `Get_Start_Key` (RFC 3079 §2.3): MS-CHAPv1's start key for 128 bits, the same both ways. `challenge` is the one of
+/// the call's first authentication.
+pub fn mschap_v1_start_key(nt_hash_hash: &[u8; 16], challenge: &[u8; 8]) -> Zeroizing<[u8; 16]> {
+    let digest = Sha1::new()
+        .chain_update(nt_hash_hash)
+        .chain_update(nt_hash_hash)
+        .chain_update(challenge);
+    first_octets(digest)
+}
 
 /// `GetMasterKey` (RFC 3079 §3.4): the 16-octet key of which both directions' start keys are made.
 pub fn master_key(nt_hash_hash: &[u8; 16], nt_response: &[u8; 24]) -> Zeroizing<[u8; 16]> {

@@ -143,23 +143,24 @@ impl Ccp {
 
     /// Keys for our Configure-Request with this identifier, if it offers MPPE.
     pub fn load_receive(&self, identifier: u8) -> Option<Action> {
-        self.asking
-            .then(|| self.load(Direction::Receive, identifier, self.wanted))
+        self.load(Direction::Receive, identifier, self.wanted)
+            .filter(|_| self.asking)
     }
 
     /// Keys for our Configure-Ack with this identifier, if it agrees to MPPE.
     pub fn load_transmit(&self, identifier: u8) -> Option<Action> {
         self.transmit
-            .map(|terms| self.load(Direction::Transmit, identifier, terms))
+            .and_then(|terms| self.load(Direction::Transmit, identifier, terms))
     }
 
-    fn load(&self, direction: Direction, identifier: u8, terms: MppeTerms) -> Action {
-        Action::Load {
+    fn load(&self, direction: Direction, identifier: u8, terms: MppeTerms) -> Option<Action> {
+        let key = self.keys.start_key(self.role, direction, terms.strength)?;
+        Some(Action::Load {
             direction,
             identifier,
-            key: self.keys.start_key(self.role, direction, terms.strength),
+            key,
             mode: terms.mode,
-        }
+        })
     }
 
     /// MPPE is refused for good: fatal, or we go on without.

@@ -3,8 +3,9 @@
 use core::net::Ipv4Addr;
 use core::time::Duration;
 
+use super::auth::{AuthProtocol, Secret};
 use crate::mppe;
-use crate::mschap::NtHash;
+use crate::mschap::Password;
 
 /// Times and counts of RFC 1661 §4.6 and of the phases.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +28,9 @@ pub struct Timing {
     pub set_up: Option<Duration>,
     /// Between a Failure and our Terminate-Request, so that the client shows "wrong password" rather than "hung up".
     pub failure_delay: Duration,
+    /// After a Failure that lets the client try again or change its password: somebody has to type. The limit on
+    /// setting up moves back by as much.
+    pub patience: Duration,
 }
 
 impl Default for Timing {
@@ -41,6 +45,7 @@ impl Default for Timing {
             echo_failures: 4,
             set_up: Some(Duration::from_secs(60)),
             failure_delay: Duration::from_secs(1),
+            patience: Duration::from_secs(60),
         }
     }
 }
@@ -50,6 +55,11 @@ impl Default for Timing {
 pub struct ServerLink {
     /// Our name in CHAP Challenges, at most 64 octets are sent; may be empty.
     pub name: Vec<u8>,
+    /// How clients may authenticate themselves, strongest first. Methods that yield no keys are passed over where
+    /// encryption is required. With none left no client gets in: it is never left out.
+    pub methods: Vec<AuthProtocol>,
+    /// Challenge the client again this often in mid-call; not with PAP. Some routers do not bear it.
+    pub rechallenge: Option<Duration>,
     /// The largest inner packet, in octets (576 to 1500). We ask for an MRU of this and 4 for MPPE.
     pub mtu: u16,
     /// Encryption.
@@ -62,6 +72,8 @@ impl Default for ServerLink {
     fn default() -> Self {
         Self {
             name: b"turnpike".to_vec(),
+            methods: vec![AuthProtocol::MsChapV2],
+            rechallenge: None,
             mtu: 1400,
             mppe: mppe::Policy::Require,
             timing: Timing::default(),
@@ -74,8 +86,15 @@ impl Default for ServerLink {
 pub struct ClientLink {
     /// Our name as it goes over the wire, perhaps with `DOMAIN\` in front; at most 253 octets.
     pub name: Vec<u8>,
-    /// Hash of our password.
-    pub secret: NtHash,
+    /// Our password, or its hash.
+    pub secret: Secret,
+    /// What to try in turn when the server allows another try in the same call (`R=1`).
+    pub other_secrets: Vec<Secret>,
+    /// What to change the password to when it has expired (`E=648`). `None`: the call ends then.
+    pub new_password: Option<Password>,
+    /// The methods by which we let ourselves be asked, the one that we would rather have first. Those for which the
+    /// secret is not enough are passed over, and those that yield no keys where encryption is required.
+    pub methods: Vec<AuthProtocol>,
     /// The largest inner packet, in octets (576 to 1500).
     pub mtu: u16,
     /// Encryption.
@@ -92,10 +111,13 @@ pub struct ClientLink {
 
 impl ClientLink {
     /// The usual settings for a user.
-    pub fn new(name: &[u8], secret: NtHash) -> Self {
+    pub fn new(name: &[u8], secret: impl Into<Secret>) -> Self {
         Self {
             name: name.to_vec(),
-            secret,
+            secret: secret.into(),
+            other_secrets: Vec::new(),
+            new_password: None,
+            methods: vec![AuthProtocol::MsChapV2],
             mtu: 1400,
             mppe: mppe::Policy::Require,
             address: Ipv4Addr::UNSPECIFIED,
@@ -103,5 +125,36 @@ impl ClientLink {
             ipv6: None,
             timing: Timing::default(),
         }
+    }
+}
+
+/// Who a client says that it is, and by what it proves that.
+#[derive(Clone)]
+pub(super) struct Applicant {
+    /// Our name.
+    pub name: Vec<u8>,
+    /// Our password, or its hash.
+    pub secret: Secret,
+    /// As [`ClientLink::other_secrets`].
+    pub others: Vec<Secret>,
+    /// As [`ClientLink::new_password`].
+    pub new_password: Option<Password>,
+}
+
+impl ClientLink {
+    pub(super) fn applicant(&self) -> Applicant {
+        Applicant {
+            name: self.name.clone(),
+            secret: self.secret.clone(),
+            others: self.other_secrets.clone(),
+            new_password: self.new_password.clone(),
+        }
+    }
+
+    /// The methods of which we can carry out each one.
+    pub(super) fn usable_methods(&self) -> Vec<AuthProtocol> {
+        let mut methods = AuthProtocol::usable(&self.methods, self.mppe);
+        methods.retain(|method| self.secret.can_answer(*method));
+        methods
     }
 }

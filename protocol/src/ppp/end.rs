@@ -47,6 +47,13 @@ pub enum End {
         /// User name as it was on the wire, made printable.
         name: String,
     },
+    /// A Response that cannot be judged; the client was told 691.
+    ResponseUnusable {
+        /// What is wrong with it.
+        fault: ResponseFault,
+        /// User name as it was on the wire, made printable.
+        name: String,
+    },
     /// The server could not prove that it knows the password (RFC 2759 §5; error 778 on Windows).
     ServerNotAuthentic,
     /// Encryption is required and cannot be had.
@@ -96,11 +103,25 @@ pub enum PhaseName {
     Terminate,
 }
 
+/// Why a Response cannot be judged.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ResponseFault {
+    /// Its value has a length that the method does not know.
+    Size,
+    /// It names nobody.
+    NoName,
+    /// MS-CHAPv1 with the LAN Manager response only (RFC 2433 §6, flag 0), which proves too little.
+    LmOnly,
+}
+
 /// How a required MPPE failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MppeRefusal {
     /// Authentication gave no keys.
     NoKeys,
+    /// Only keys of 40 or 56 bits are allowed, and MS-CHAPv1 makes them of the LM hash, which a password of more than
+    /// 14 characters, or with any outside ASCII, does not have.
+    NoLmHash,
     /// The peer rejected the MPPE option.
     Rejected,
     /// The peer rejected CCP as a whole (RFC 1661 §5.7).
@@ -140,9 +161,13 @@ impl End {
             Self::LcpFailed(_) => "LCP came to no agreement",
             Self::AuthenticationRefused { .. } => "Peer refused to authenticate",
             Self::AuthenticationTimeout => "No answer to authentication",
-            Self::AuthenticationFailed { .. } => "Authentication failed",
+            Self::AuthenticationFailed { .. } | Self::ResponseUnusable { .. } => {
+                "Authentication failed"
+            }
             Self::ServerNotAuthentic => "Server could not be authenticated",
-            Self::MppeRefused(MppeRefusal::NoKeys) => "MPPE required but there are no keys",
+            Self::MppeRefused(MppeRefusal::NoKeys | MppeRefusal::NoLmHash) => {
+                "MPPE required but there are no keys"
+            }
             Self::MppeRefused(_) => "MPPE required but peer refused",
             Self::IpcpFailed(_) => "Could not agree on IP addresses",
             Self::LoopedBack => "Link is looped back",
@@ -191,15 +216,18 @@ impl fmt::Display for End {
             Self::LcpFailed(why) => write!(f, "LCP failed: {why}"),
             Self::SetUpTimeout { phase } => write!(f, "set-up limit reached {phase}"),
             Self::AuthenticationRefused { suggested: None } => {
-                f.write_str("no authentication method in common: peer refused MS-CHAPv2")
+                f.write_str("no authentication method in common: peer refused all that are allowed")
             }
             Self::AuthenticationRefused { suggested: Some(other) } => {
-                write!(f, "no authentication method in common: peer wants {other} in place of MS-CHAPv2")
+                write!(f, "no authentication method in common: peer wants {other}, which is not allowed")
             }
             Self::AuthenticationTimeout => f.write_str("peer did not answer authentication"),
             Self::AuthenticationFailed { code, message, name } => {
                 write!(f, "authentication of \"{name}\" failed: E={code}")?;
                 if message.is_empty() { Ok(()) } else { write!(f, " ({message})") }
+            }
+            Self::ResponseUnusable { fault, name } => {
+                write!(f, "authentication of \"{name}\" failed: E=691 ({fault})")
             }
             Self::ServerNotAuthentic => f.write_str("server could not prove that it knows the password"),
             Self::MppeRefused(refusal) => write!(f, "MPPE is required, but {refusal}"),
@@ -223,10 +251,23 @@ impl fmt::Display for PhaseName {
     }
 }
 
+impl fmt::Display for ResponseFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Size => "a response of the wrong length",
+            Self::NoName => "no user name",
+            Self::LmOnly => "the LAN Manager response only, which is not accepted",
+        })
+    }
+}
+
 impl fmt::Display for MppeRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoKeys => f.write_str("authentication gave no keys"),
+            Self::NoLmHash => f.write_str(
+                "MS-CHAPv1 has no keys of 40 or 56 bits for a password of more than 14 characters or with any outside ASCII",
+            ),
             Self::Rejected => f.write_str("the peer rejected it"),
             Self::ProtocolRejected => f.write_str("the peer does not speak CCP"),
             Self::Bits(bits) => write!(f, "the peer insists on the bits {bits:08x}"),

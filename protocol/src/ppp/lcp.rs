@@ -42,12 +42,18 @@ const MAX_IDENTIFICATIONS: usize = 4;
 /// What the two sides of LCP ask for.
 #[derive(Clone, Debug)]
 pub struct LcpOptions {
-    /// Methods that we demand of the peer, best first; empty: we demand none (client).
+    /// Methods that we demand of the peer, best first; a client demands none.
     demand: Vec<AuthProtocol>,
-    /// The one of them that is in our request.
-    demanded: usize,
-    /// Whether we authenticate ourselves when the peer demands it.
-    answers: bool,
+    /// Those of them that the peer has refused.
+    refused: Vec<AuthProtocol>,
+    /// The one of them for our next request.
+    method: Option<AuthProtocol>,
+    /// The one that is in our last request.
+    asked_method: Option<AuthProtocol>,
+    /// `method` is what a Nak to that request suggested.
+    taken_up: bool,
+    /// Methods that we answer by when the peer demands one, best first; a server answers by none.
+    answers: Vec<AuthProtocol>,
     /// What we ask for; after the acknowledgement what holds for frames that we receive.
     asked: LcpTerms,
     ask_mru: bool,
@@ -73,17 +79,40 @@ impl LcpOptions {
         }
     }
 
-    fn next_demand(&mut self, suggested: Option<AuthProtocol>) {
-        let wanted = suggested.and_then(|method| self.demand.iter().position(|&own| own == method));
-        let next = match wanted {
-            Some(position) => position,
-            None => self.demanded + 1,
+    /// The peer refuses what we demand. Its suggestion if we allow it, else the next of ours; what it has refused is
+    /// never demanded again. A Nak may hold several suggestions (RFC 1661 §5.3), and the first that fits counts.
+    fn refused_demand(&mut self, suggested: Option<AuthProtocol>) {
+        let Some(asked) = self.asked_method else {
+            return;
         };
-        if next < self.demand.len() {
-            self.demanded = next;
-        } else {
-            self.end = Some(End::AuthenticationRefused { suggested });
+        if self.taken_up {
+            return;
         }
+        // A Nak that names the very method: taken at its word, and asked again.
+        if suggested == Some(asked) {
+            self.taken_up = true;
+            return;
+        }
+        if !self.refused.contains(&asked) {
+            self.refused.push(asked);
+        }
+        let wanted = suggested
+            .filter(|method| self.demand.contains(method) && !self.refused.contains(method));
+        self.taken_up = wanted.is_some();
+        self.method = wanted.or_else(|| self.first_open());
+        match (self.method, &self.end) {
+            (None, None) => self.end = Some(End::AuthenticationRefused { suggested }),
+            (Some(_), Some(End::AuthenticationRefused { .. })) => self.end = None,
+            _ => {}
+        }
+    }
+
+    fn first_open(&self) -> Option<AuthProtocol> {
+        let mut open = self
+            .demand
+            .iter()
+            .filter(|method| !self.refused.contains(method));
+        open.next().copied()
     }
 }
 
@@ -95,7 +124,9 @@ impl Options for LcpOptions {
         if self.ask_mru {
             request.push(kind::MRU, &self.asked.mru.to_be_bytes());
         }
-        if let Some(method) = self.demand.get(self.demanded) {
+        self.asked_method = self.method;
+        self.taken_up = false;
+        if let Some(method) = self.method {
             request.push(kind::AUTHENTICATION, method.option_data());
         }
         if let Some(magic) = self.asked.magic {
@@ -118,11 +149,12 @@ impl Options for LcpOptions {
             (kind::MRU, [_, _]) => Judgement::Ack,
             // ACCM means nothing without escaping; pppd and Apple send 0 and want it acknowledged.
             (kind::ACCM, [_, _, _, _]) => Judgement::Ack,
-            (kind::AUTHENTICATION, data) if self.answers => {
-                if AuthProtocol::parse(data) == Some(AuthProtocol::MsChapV2) {
+            (kind::AUTHENTICATION, data) if let Some(best) = self.answers.first() => {
+                let fits = AuthProtocol::parse(data).is_some_and(|own| self.answers.contains(&own));
+                if fits {
                     Judgement::Ack
                 } else {
-                    Judgement::Nak(AuthProtocol::MsChapV2.option_data().to_vec())
+                    Judgement::Nak(best.option_data().to_vec())
                 }
             }
             (kind::MAGIC, &[a, b, c, d]) => {
@@ -191,7 +223,7 @@ impl Options for LcpOptions {
                 }
             }
             kind::AUTHENTICATION if !self.demand.is_empty() => {
-                self.next_demand(AuthProtocol::parse(option.data));
+                self.refused_demand(AuthProtocol::parse(option.data));
             }
             // Test gear and some routers answer booleans with Nak: they mean Reject.
             kind::COMPRESS_PROTOCOL | kind::COMPRESS_ADDRESS => self.rejected(option),
@@ -225,19 +257,13 @@ impl Options for LcpOptions {
     }
 }
 
-impl AuthProtocol {
-    /// The option's data.
-    fn option_data(self) -> &'static [u8] {
-        match self {
-            Self::Pap => &[0xc0, 0x23],
-            Self::Eap => &[0xc2, 0x27],
-            Self::ChapMd5 => &[0xc2, 0x23, 0x05],
-            Self::MsChapV1 => &[0xc2, 0x23, 0x80],
-            Self::MsChapV2 => &[0xc2, 0x23, 0x81],
-            // Only ever received.
-            Self::Other(_) => &[],
-        }
-    }
+/// Whose authentication LCP negotiates.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Authentication {
+    /// The server's part: the peer must use one of these methods, best first.
+    Demand(Vec<AuthProtocol>),
+    /// The client's: we answer by these when the peer demands it, best first.
+    Answer(Vec<AuthProtocol>),
 }
 
 /// What LCP tells the link besides its [`Output`]s.
@@ -276,18 +302,28 @@ pub struct Lcp {
 }
 
 impl Lcp {
-    /// LCP in state Initial. `demand`: authentication methods that we insist on (server); `answers`: whether we answer
-    /// MS-CHAPv2 challenges (client). `mru`: what we ask for, in octets.
+    /// LCP in state Initial. `mru`: what we ask for, in octets.
     pub fn new(
-        demand: Vec<AuthProtocol>,
-        answers: bool,
+        authentication: Authentication,
         mru: u16,
         timing: Timing,
         random: ChaCha8Rng,
     ) -> Self {
+        let (demand, answers, end) = match authentication {
+            // Nobody is let in unauthenticated because there is no method.
+            Authentication::Demand(methods) if methods.is_empty() => {
+                let end = End::AuthenticationRefused { suggested: None };
+                (methods, Vec::new(), Some(end))
+            }
+            Authentication::Demand(methods) => (methods, Vec::new(), None),
+            Authentication::Answer(methods) => (Vec::new(), methods, None),
+        };
         let mut options = LcpOptions {
+            method: demand.first().copied(),
             demand,
-            demanded: 0,
+            refused: Vec::new(),
+            asked_method: None,
+            taken_up: false,
             answers,
             asked: LcpTerms {
                 mru,
@@ -302,7 +338,7 @@ impl Lcp {
             peer_demand: None,
             loops: 0,
             random,
-            end: None,
+            end,
         };
         options.asked.magic = Some(options.new_magic());
         // The first ones are extra: silence is believed no sooner because of them.
@@ -379,11 +415,7 @@ impl Lcp {
     /// How the client authenticates itself: what we demand, or what the peer demands of us.
     pub fn authentication(&self) -> Option<AuthProtocol> {
         let options = &self.negotiation.options;
-        options
-            .demand
-            .get(options.demanded)
-            .copied()
-            .or(options.peer_demand)
+        options.asked_method.or(options.peer_demand)
     }
 
     /// Identification texts of the peer.

@@ -7,11 +7,10 @@ use rand_chacha::{ChaCha8Rng, ChaCha20Rng};
 use rand_core::{Rng as _, SeedableRng as _};
 
 use super::action::{Action, LinkInfo};
-use super::auth::{AuthProtocol, Grant, Verdict};
-use super::chap::{Authenticator, Outcome, Peer};
+use super::auth::{AuthProtocol, Grant, Outcome, Verdict};
 use super::config::{ClientLink, ServerLink, Timing};
 use super::end::{CloseReason, End, PhaseName, printable};
-use super::lcp::{Lcp, Notice};
+use super::lcp::{Authentication, Lcp, Notice};
 use super::network::{Ncps, Network, Start};
 use super::options::Output;
 use super::packet::{Packet, code};
@@ -20,7 +19,10 @@ use crate::mschap::MasterKeys;
 use crate::wire::ppp::{Frame, Protocol};
 use crate::{Error, Role, Time};
 
+mod authentication;
 mod timers;
+
+use authentication::Auth;
 
 /// After the peer's Terminate-Request: time in which a repeated one still gets its Terminate-Ack.
 const LINGER: Duration = Duration::from_secs(1);
@@ -38,7 +40,8 @@ pub struct Link {
     phase: Phase,
     actions: VecDeque<Action>,
     set_up_at: Option<Time>,
-    chap_identifier: u8,
+    /// Of the last Challenge or Authenticate-Request.
+    auth_identifier: u8,
     /// Verdicts still to come on Responses to Challenges that a new LCP negotiation has made void.
     void_verdicts: u8,
     name: Option<Vec<u8>>,
@@ -66,21 +69,11 @@ enum Phase {
     Finished,
 }
 
-/// The authentication method at work: one variant per method and role.
-#[derive(Clone)]
-enum Auth {
-    /// The server demanded none.
-    None,
-    MsChapV2Authenticator(Authenticator),
-    MsChapV2Peer(Peer),
-}
-
 impl Link {
     /// The server's end. `seed` must be unpredictable and used once: challenges come of it.
     pub fn server(config: ServerLink, seed: [u8; 32], _now: Time) -> Self {
         let lcp = Lcp::new(
-            vec![AuthProtocol::MsChapV2],
-            false,
+            Authentication::Demand(AuthProtocol::usable(&config.methods, config.mppe)),
             config.mtu.saturating_add(MRU_OVERHEAD),
             config.timing,
             magic_source(seed),
@@ -91,8 +84,7 @@ impl Link {
     /// The client's end. `seed` as for the server.
     pub fn client(config: ClientLink, seed: [u8; 32], _now: Time) -> Self {
         let lcp = Lcp::new(
-            Vec::new(),
-            true,
+            Authentication::Answer(config.usable_methods()),
             config.mtu.saturating_add(MRU_OVERHEAD),
             config.timing,
             magic_source(seed),
@@ -103,7 +95,7 @@ impl Link {
 
     fn new(side: Side, lcp: Lcp, seed: [u8; 32], name: Option<Vec<u8>>) -> Self {
         let mut random = ChaCha20Rng::from_seed(seed);
-        let chap_identifier = random.next_u32().to_be_bytes()[0];
+        let auth_identifier = random.next_u32().to_be_bytes()[0];
         Self {
             side,
             random,
@@ -111,7 +103,7 @@ impl Link {
             phase: Phase::Dead,
             actions: VecDeque::new(),
             set_up_at: None,
-            chap_identifier,
+            auth_identifier,
             void_verdicts: 0,
             name,
             malformed: 0,
@@ -156,22 +148,36 @@ impl Link {
             self.void_verdicts = left;
             return;
         }
-        let Phase::Authenticate(Auth::MsChapV2Authenticator(authenticator)) = &mut self.phase
-        else {
+        let again = matches!(self.phase, Phase::Network { .. });
+        let (Phase::Authenticate(auth) | Phase::Network { auth, .. }) = &mut self.phase else {
             return;
         };
-        if !authenticator.is_judging() {
+        if !auth.is_judging() {
             return;
         }
         match verdict {
-            Verdict::Accept(grant) => {
-                authenticator.accept(&grant.authenticator_response, now, &mut self.actions);
-                let ncps = Ncps::server(&grant);
-                let Grant { keys, .. } = grant;
-                self.start_network(keys, ncps, now);
+            Verdict::Accept(grant) if !auth.accept(&grant.proof, now, &mut self.actions) => {
+                // A proof of another method is a fault of whoever judges: nobody gets in by it.
+                self.terminate(End::Closed(CloseReason::LocalFailure), now);
             }
-            Verdict::Reject { code, message } => {
-                authenticator.refuse(code, message, now, &mut self.actions);
+            // Challenged again in mid-call: addresses and keys stay (RFC 3079 §2).
+            Verdict::Accept(_) if again => {}
+            Verdict::Accept(grant) => {
+                let ncps = Ncps::server(&grant);
+                let Grant { proof, .. } = grant;
+                self.start_network(proof.into_keys(), ncps, now);
+            }
+            Verdict::Reject {
+                code,
+                message,
+                remedy,
+            } => {
+                let verdict = (code, message, remedy);
+                auth.refuse(verdict, &mut self.random, now, &mut self.actions);
+                // Somebody has to type: the set-up limit was not made for that.
+                if let Some(patience) = auth.patience() {
+                    self.set_up_at = self.set_up_at.map(|at| at.max(patience));
+                }
             }
         }
         self.settle(now);
@@ -244,20 +250,19 @@ impl Link {
                 }
                 Ok(())
             }
-            (Phase::Authenticate(_) | Phase::Network { .. }, Protocol::CHAP) => {
-                self.receive_chap(information, now)
+            (Phase::Authenticate(_) | Phase::Network { .. }, Protocol::CHAP | Protocol::PAP) => {
+                self.receive_authentication(protocol, information, now)
             }
             (Phase::Network { auth, network }, _) if network.speaks(protocol) => {
-                if let Auth::MsChapV2Authenticator(authenticator) = auth {
-                    authenticator.note_progress();
-                }
+                auth.note_progress();
                 network.receive(protocol, information, now)
             }
             (phase, _) => {
                 // An NCP that comes before the verdict is known to us only: a Protocol-Reject would make the peer give
                 // it up for good, silence makes it try again. Data is the worker's business.
                 let early = is_ncp(protocol) && !matches!(phase, Phase::Network { .. });
-                if !early && !protocol.is_data() && protocol != Protocol::CHAP {
+                let late = matches!(protocol, Protocol::CHAP | Protocol::PAP);
+                if !early && !late && !protocol.is_data() {
                     self.actions.extend(
                         self.lcp
                             .protocol_reject(protocol, information)
@@ -269,28 +274,25 @@ impl Link {
         }
     }
 
-    fn receive_chap(&mut self, information: &[u8], now: Time) -> Result<(), Error> {
+    fn receive_authentication(
+        &mut self,
+        protocol: Protocol,
+        information: &[u8],
+        now: Time,
+    ) -> Result<(), Error> {
         let packet = Packet::parse(information)?;
         let (Phase::Authenticate(auth) | Phase::Network { auth, .. }) = &mut self.phase else {
             return Ok(());
         };
-        let outcome = match auth {
-            // A Challenge that LCP did not agree on gets no answer.
-            Auth::None => None,
-            Auth::MsChapV2Authenticator(authenticator) => {
-                authenticator.receive(&packet, now, &mut self.actions)?;
-                self.name = authenticator.name().map(<[u8]>::to_vec);
-                None
-            }
-            Auth::MsChapV2Peer(peer) => {
-                peer.receive(&packet, &mut self.random, now, &mut self.actions)?
-            }
-        };
+        let outcome = auth.receive(protocol, &packet, &mut self.random, now, &mut self.actions)?;
+        if let Some(name) = auth.name() {
+            self.name = Some(name.to_vec());
+        }
         match outcome {
             Some(Outcome::Accepted(keys)) => {
                 if let Side::Client(config) = &self.side {
                     let ncps = Ncps::client(config);
-                    self.start_network(Some(keys), ncps, now);
+                    self.start_network(keys, ncps, now);
                 }
             }
             Some(Outcome::Ended(end)) => self.terminate(end, now),
@@ -302,7 +304,7 @@ impl Link {
     fn protocol_rejected(&mut self, protocol: Protocol, now: Time) {
         match &mut self.phase {
             Phase::Network { network, .. } => network.protocol_rejected(protocol, now),
-            Phase::Authenticate(_) if protocol == Protocol::CHAP => {
+            Phase::Authenticate(auth) if auth.protocol() == Some(protocol) => {
                 self.terminate(End::AuthenticationRefused { suggested: None }, now);
             }
             _ => {}
@@ -346,30 +348,30 @@ impl Link {
     }
 
     fn authenticate(&mut self, now: Time) {
-        let timing = self.timing();
-        match &self.side {
-            Side::Server(config) => {
-                self.chap_identifier = self.chap_identifier.wrapping_add(1);
-                let authenticator = Authenticator::start(
-                    &config.name,
-                    self.chap_identifier,
-                    &mut self.random,
-                    timing,
-                    now,
-                    &mut self.actions,
-                );
-                self.phase = Phase::Authenticate(Auth::MsChapV2Authenticator(authenticator));
+        let method = self.lcp.authentication();
+        let auth = match (&self.side, method) {
+            (Side::Server(config), Some(method)) => {
+                self.auth_identifier = self.auth_identifier.wrapping_add(1);
+                let identifier = self.auth_identifier;
+                let (random, actions) = (&mut self.random, &mut self.actions);
+                Auth::server(method, config, identifier, random, now, actions)
             }
-            Side::Client(config) => {
-                if self.lcp.authentication().is_some() {
-                    let peer = Peer::start(&config.name, config.secret.clone(), timing, now);
-                    self.phase = Phase::Authenticate(Auth::MsChapV2Peer(peer));
-                } else {
-                    let ncps = Ncps::client(config);
-                    self.phase = Phase::Authenticate(Auth::None);
-                    self.start_network(None, ncps, now);
-                }
+            // LCP does not open without what a server demands.
+            (Side::Server(_), None) => None,
+            (Side::Client(config), Some(method)) => {
+                let identifier = self.auth_identifier.wrapping_add(1);
+                Auth::client(method, config, identifier, now, &mut self.actions)
             }
+            (Side::Client(_), None) => Some(Auth::None),
+        };
+        let Some(auth) = auth else {
+            self.terminate(End::AuthenticationRefused { suggested: None }, now);
+            return;
+        };
+        self.phase = Phase::Authenticate(auth);
+        if let (Side::Client(config), None) = (&self.side, method) {
+            let ncps = Ncps::client(config);
+            self.start_network(None, ncps, now);
         }
     }
 
@@ -404,13 +406,14 @@ impl Link {
 
     /// The peer negotiates LCP anew: all above it starts over, authentication and keys included.
     fn lcp_down(&mut self, now: Time) {
-        let judging = match &self.phase {
-            Phase::Authenticate(Auth::MsChapV2Authenticator(authenticator)) => {
-                authenticator.is_judging()
-            }
-            Phase::Authenticate(_) | Phase::Network { .. } => false,
-            _ => return,
+        let (Phase::Authenticate(auth) | Phase::Network { auth, .. }) = &self.phase else {
+            return;
         };
+        let judging = auth.is_judging();
+        // What answers an old Challenge must not look like an answer to the next one.
+        if let Some(identifier) = auth.identifier() {
+            self.auth_identifier = identifier;
+        }
         self.void_verdicts = self.void_verdicts.saturating_add(u8::from(judging));
         self.hold();
         self.phase = Phase::Establish;
@@ -441,9 +444,7 @@ impl Link {
         self.set_up_at = None;
         // A client that shows "wrong password" hangs up by itself: that is no other end than ours.
         let end = match &self.phase {
-            Phase::Authenticate(Auth::MsChapV2Authenticator(authenticator)) => {
-                authenticator.refusal().cloned()
-            }
+            Phase::Authenticate(auth) | Phase::Network { auth, .. } => auth.refusal().cloned(),
             _ => None,
         };
         self.phase = Phase::Terminate {

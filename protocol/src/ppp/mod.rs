@@ -20,10 +20,14 @@ mod link;
 mod network;
 mod options;
 pub mod packet;
+mod pap;
 
 pub use action::{Action, Encryption, Ipv6Terms, LcpTerms, LinkInfo, MppeTerms, Terms};
-pub use auth::{AuthProtocol, Credentials, Grant, Ipv6Grant, Verdict};
+pub use auth::{
+    AuthProtocol, ChangePassword, ChangeResponse, Changed, Credentials, Grant, Ipv6Grant, Proof,
+    Remedy, Secret, Unproved, Verdict, chap_md5,
+};
 pub use ccp::MppeBits;
 pub use config::{ClientLink, ServerLink, Timing};
-pub use end::{CloseReason, End, IpcpFailure, MppeRefusal, PhaseName};
+pub use end::{CloseReason, End, IpcpFailure, MppeRefusal, PhaseName, ResponseFault};
 pub use link::Link;

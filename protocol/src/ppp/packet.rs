@@ -67,7 +67,16 @@ impl<'a> Packet<'a> {
 
 /// A whole frame with FF 03, a two-octet protocol and one control packet; `data` is cut to [`MAX_DATA`] octets.
 pub fn frame(protocol: Protocol, code: u8, identifier: u8, data: &[u8]) -> Vec<u8> {
-    let data = &data[..data.len().min(MAX_DATA)];
+    whole_frame(
+        protocol,
+        code,
+        identifier,
+        &data[..data.len().min(MAX_DATA)],
+    )
+}
+
+/// As [`frame`], but nothing is cut: for packets that are of no use otherwise.
+pub fn whole_frame(protocol: Protocol, code: u8, identifier: u8, data: &[u8]) -> Vec<u8> {
     let (header, header_len) = Framing::default().header(protocol);
     let length = u16::try_from(HEADER_LEN + data.len()).unwrap_or(u16::MAX);
     let mut frame = Vec::with_capacity(header_len + HEADER_LEN + data.len());

@@ -6,9 +6,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 use turnpike_protocol::Time;
 use turnpike_protocol::mppe::{Direction, Mode, Policy, StartKey, Strength};
-use turnpike_protocol::mschap::NtHash;
+use turnpike_protocol::mschap::{NtHash, Password};
 use turnpike_protocol::ppp::{
-    Action, ClientLink, End, Grant, Ipv6Grant, Ipv6Terms, Link, ServerLink, Terms, Timing, Verdict,
+    Action, AuthProtocol, ClientLink, End, Grant, Ipv6Grant, Ipv6Terms, Link, Proof, Remedy,
+    ServerLink, Terms, Timing, Verdict,
 };
 
 pub const CLIENT_ADDRESS: [u8; 4] = [10, 20, 0, 10];
@@ -132,24 +133,29 @@ pub fn client() -> ClientLink {
     ClientLink::new(b"alice", NtHash::from_password(PASSWORD))
 }
 
+/// What everybody gets.
+pub fn grant(proof: Proof) -> Grant {
+    Grant {
+        proof,
+        address: CLIENT_ADDRESS.into(),
+        server_address: SERVER_ADDRESS.into(),
+        dns: [Some([10, 20, 0, 53].into()), None],
+        nbns: [None; 2],
+        ipv6: None,
+    }
+}
+
 /// Local users as a server has them: alice.
 pub fn local_verdict(credentials: &turnpike_protocol::ppp::Credentials) -> Verdict {
-    let success = (credentials.user_part() == b"alice")
-        .then(|| credentials.verify(&NtHash::from_password(PASSWORD)))
+    let proof = (credentials.user_part() == b"alice")
+        .then(|| credentials.verify(&Password::new(PASSWORD).into()).ok())
         .flatten();
-    match success {
-        Some(success) => Verdict::Accept(Grant {
-            authenticator_response: success.authenticator_response,
-            keys: Some(success.keys),
-            address: CLIENT_ADDRESS.into(),
-            server_address: SERVER_ADDRESS.into(),
-            dns: [Some([10, 20, 0, 53].into()), None],
-            nbns: [None; 2],
-            ipv6: None,
-        }),
+    match proof {
+        Some(proof) => Verdict::Accept(grant(proof)),
         None => Verdict::Reject {
             code: 691,
             message: "wrong password".to_owned(),
+            remedy: Remedy::None,
         },
     }
 }
@@ -175,7 +181,7 @@ pub fn ipv6_verdict(credentials: &turnpike_protocol::ppp::Credentials) -> Verdic
 pub fn keyless_verdict(credentials: &turnpike_protocol::ppp::Credentials) -> Verdict {
     match local_verdict(credentials) {
         Verdict::Accept(grant) => Verdict::Accept(Grant {
-            keys: None,
+            proof: grant.proof.without_keys(),
             ..grant
         }),
         reject => reject,
@@ -446,7 +452,9 @@ impl Pair {
                 assert!(sender.transmit.running.is_none() && receiver.receive.running.is_none());
             }
         }
-        if encrypted {
+        // RFC 3079 §2: MS-CHAPv1 has one key for both directions.
+        let method = server.link.info().authentication;
+        if encrypted && method != Some(AuthProtocol::MsChapV1) {
             assert_ne!(client.transmit.running, client.receive.running);
         }
     }

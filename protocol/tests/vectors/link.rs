@@ -43,10 +43,9 @@ fn server(network: bool) -> Link {
     let Some(Action::Authenticate(credentials)) = link.poll() else {
         panic!("no verdict is asked for");
     };
-    let success = credentials.verify(&hash).unwrap();
+    let proof = credentials.verify(&hash.into()).unwrap();
     let grant = Grant {
-        authenticator_response: success.authenticator_response,
-        keys: Some(success.keys),
+        proof,
         address: [10, 0, 0, 9].into(),
         server_address: [10, 0, 0, 1].into(),
         dns: [Some([10, 0, 0, 1].into()), Some([192, 0, 2, 53].into())],
@@ -66,12 +65,12 @@ fn client() -> Link {
     link
 }
 
-fn feed(link: &mut Link, frame: &[u8]) {
+pub fn feed(link: &mut Link, frame: &[u8]) {
     link.handle_frame(frame, Time::ZERO);
 }
 
 /// The frames that a link wants to send now.
-fn sent(link: &mut Link) -> Vec<Vec<u8>> {
+pub fn sent(link: &mut Link) -> Vec<Vec<u8>> {
     core::iter::from_fn(|| link.poll())
         .filter_map(|action| match action {
             Action::Send(frame) => Some(frame),
@@ -81,7 +80,7 @@ fn sent(link: &mut Link) -> Vec<Vec<u8>> {
 }
 
 /// The same packet with another code.
-fn with_code(frame: &[u8], code: u8) -> Vec<u8> {
+pub fn with_code(frame: &[u8], code: u8) -> Vec<u8> {
     let mut frame = frame.to_vec();
     frame[4] = code;
     frame

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use turnpike_protocol::Role;
 use turnpike_protocol::gre::{Arrival, Receiver};
 use turnpike_protocol::mppe::{self, Decryptor, Direction, HEADER_LEN, Refusal};
-use turnpike_protocol::mschap::{self, MasterKeys, NtHash};
+use turnpike_protocol::mschap::MasterKeys;
 use turnpike_protocol::ppp::packet::{OptionList, Packet, code};
 use turnpike_protocol::ppp::{AuthProtocol, MppeBits, MppeTerms};
 use turnpike_protocol::pptp::{CallId, CallResult, Decoder, Incoming, Message};
@@ -34,20 +34,6 @@ pub struct Clear {
     pub header: [u8; HEADER_LEN],
     /// From the inner protocol field on.
     pub plain: Vec<u8>,
-}
-
-/// An MS-CHAPv2 exchange.
-pub struct Chap {
-    /// The server's challenge.
-    pub challenge: [u8; 16],
-    /// The client's challenge.
-    pub peer_challenge: [u8; 16],
-    /// The response.
-    pub nt_response: [u8; 24],
-    /// The name as the client sent it.
-    pub name: Vec<u8>,
-    /// The message of the Success or Failure that answered it.
-    pub answer: std::result::Result<Vec<u8>, Vec<u8>>,
 }
 
 /// A call that was connected.
@@ -251,53 +237,6 @@ impl Call {
         ))
     }
 
-    /// The MS-CHAPv2 exchanges that came to an end, in order.
-    pub fn mschap_v2(&self) -> Result<Vec<Chap>> {
-        let mut exchanges = Vec::new();
-        let mut challenges = BTreeMap::new();
-        let mut responses = BTreeMap::new();
-        for (side, packet) in self.control(ppp::Protocol::CHAP)? {
-            // RFC 1994 §4.1: Value-Size, Value, Name.
-            let value = packet
-                .data
-                .split_first()
-                .and_then(|(size, rest)| rest.split_at_checked(usize::from(*size)));
-            match (side, packet.code) {
-                (Side::Server, 1) => {
-                    let (challenge, _) = value.context("challenge")?;
-                    challenges.insert(packet.identifier, <[u8; 16]>::try_from(challenge)?);
-                }
-                (Side::Client, 2) => {
-                    responses.insert(packet.identifier, value.context("response")?);
-                }
-                (Side::Server, 3 | 4) => {
-                    let id = packet.identifier;
-                    // An answer is repeated when its first copy was lost.
-                    let Some((value, name)) = responses.remove(&id) else {
-                        continue;
-                    };
-                    let challenge = *challenges.get(&id).context("no challenge")?;
-                    // RFC 2759 §4: peer challenge, 8 reserved octets, response, flags.
-                    ensure!(value.len() == 49, "response of {} octets", value.len());
-                    let message = packet.data.to_vec();
-                    exchanges.push(Chap {
-                        challenge,
-                        peer_challenge: value[..16].try_into()?,
-                        nt_response: value[24..48].try_into()?,
-                        name: name.to_vec(),
-                        answer: if packet.code == 3 {
-                            Ok(message)
-                        } else {
-                            Err(message)
-                        },
-                    });
-                }
-                other => bail!("CHAP {other:?}"),
-            }
-        }
-        Ok(exchanges)
-    }
-
     /// Decrypts what `side` sent.
     ///
     /// Every packet must decrypt to something plausible, but for those that wait for a reset.
@@ -308,7 +247,9 @@ impl Call {
         } else {
             Role::Client
         };
-        let start = keys.start_key(role, Direction::Receive, agreed.strength);
+        let start = keys
+            .start_key(role, Direction::Receive, agreed.strength)
+            .context("no key of this strength")?;
         let mut decryptor = Decryptor::new(&start, agreed.mode);
         let mut clear = Vec::new();
         let mut missing = 0;
@@ -358,19 +299,5 @@ impl Call {
             }
         }
         Ok(clear)
-    }
-}
-
-impl Chap {
-    /// What the server finds when it knows `password`.
-    pub fn verify(&self, password: &str) -> Option<mschap::Success> {
-        let hash = NtHash::from_password(password);
-        mschap::verify(
-            &hash,
-            &self.challenge,
-            &self.peer_challenge,
-            &self.nt_response,
-            &self.name,
-        )
     }
 }

@@ -2,9 +2,11 @@
 
 mod call;
 mod file;
+mod login;
 
-pub use call::{Call, Chap, Clear, Messages, Wire};
+pub use call::{Call, Clear, Messages, Wire};
 pub use file::{Datagram, File};
+pub use login::Login;
 
 /// The end that a packet comes from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -9,7 +9,7 @@ use turnpike_protocol::mschap::NtHash;
 use turnpike_protocol::ppp::packet::{OptionList, Packet};
 use turnpike_protocol::ppp::{
     Action, AuthProtocol, ClientLink, CloseReason, Credentials, Encryption, Grant, Link, MppeBits,
-    PhaseName, ServerLink, Verdict,
+    PhaseName, Remedy, ServerLink, Verdict,
 };
 use turnpike_protocol::wire::ppp::{Frame, Framing, Protocol};
 use turnpike_protocol::{Time, mppe};
@@ -81,19 +81,19 @@ fn secret() -> NtHash {
 }
 
 fn verdict(credentials: &Credentials) -> Verdict {
-    match credentials.verify(&secret()) {
-        Some(success) => Verdict::Accept(Grant {
-            authenticator_response: success.authenticator_response,
-            keys: Some(success.keys),
+    match credentials.verify(&secret().into()) {
+        Ok(proof) => Verdict::Accept(Grant {
+            proof,
             address: Ipv4Addr::new(10, 20, 0, 9),
             server_address: Ipv4Addr::new(10, 20, 0, 1),
             dns: [Some(Ipv4Addr::new(10, 20, 0, 1)), None],
             nbns: [None; 2],
             ipv6: None,
         }),
-        None => Verdict::Reject {
+        Err(_) => Verdict::Reject {
             code: 691,
             message: String::new(),
+            remedy: Remedy::None,
         },
     }
 }
@@ -278,6 +278,7 @@ fn link(road: &Road, octets: &[u8]) -> Trace {
                     None => Verdict::Reject {
                         code: 691,
                         message: String::new(),
+                        remedy: Remedy::None,
                     },
                 };
                 point.link.verdict(verdict, point.now);

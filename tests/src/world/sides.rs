@@ -222,20 +222,19 @@ impl World {
     pub(super) fn judge(&mut self, at: usize, call: CallRef, credentials: &Credentials) -> Outcome {
         let name = String::from_utf8_lossy(credentials.user_part()).into_owned();
         let known = (0..8).find(|number| user(*number) == name);
-        let success = known
+        let proof = known
             .map(|number| NtHash::from_password(&password(number)))
-            .and_then(|hash| credentials.verify(&hash));
-        let verdict = match success {
+            .and_then(|hash| credentials.verify(&hash.into()).ok());
+        let verdict = match proof {
             None => Err(Refusal::new(Cause::AuthenticationFailed)),
-            Some(success) => {
+            Some(proof) => {
                 // A call that authenticates again keeps its address.
                 let address = match self.resting.get(&call) {
                     Some(address) => *address,
                     None => self.free.pop_front().ok_or("the pool is empty")?,
                 };
                 Ok(Grant {
-                    authenticator_response: success.authenticator_response,
-                    keys: Some(success.keys),
+                    proof,
                     address,
                     server_address: INNER,
                     dns: [Some(INNER), None],

@@ -235,17 +235,16 @@ impl World {
             Action::Authenticate { call, credentials } => {
                 self.did.push("authenticate".to_owned());
                 let verdict = credentials
-                    .verify(&NtHash::from_password(PASSWORD))
-                    .map(|success| Grant {
-                        authenticator_response: success.authenticator_response,
-                        keys: Some(success.keys),
+                    .verify(&NtHash::from_password(PASSWORD).into())
+                    .map(|proof| Grant {
+                        proof,
                         address: ADDRESS,
                         server_address: Ipv4Addr::new(10, 20, 0, 1),
                         dns: [None; 2],
                         nbns: [None; 2],
                         ipv6: None,
                     })
-                    .ok_or(Refusal::new(Cause::AuthenticationFailed));
+                    .map_err(|_| Refusal::new(Cause::AuthenticationFailed));
                 self.tunnel.verdict(call, verdict, self.now);
             }
             Action::Notice(notice) => self.did.push(match notice {

@@ -1,6 +1,6 @@
 //! When a link wants to be called again, and what it does then: a closed list of timers.
 
-use super::{Action, Auth, End, Link, Phase, PhaseName};
+use super::{Action, End, Link, Phase, PhaseName};
 use crate::Time;
 use crate::ppp::lcp::Due;
 
@@ -11,7 +11,8 @@ enum Timer {
     SetUp,
     /// Restart and Echo of LCP.
     Lcp,
-    /// Repetition of Challenge, Response or Success; the delay after a Failure.
+    /// Repetition of Challenge, Response, Success or Authenticate-Request; the delay after a Failure; the next Challenge in
+    /// mid-call.
     Authentication,
     /// Restart of CCP.
     Ccp,
@@ -72,11 +73,7 @@ impl Link {
                 } => None,
                 _ => self.lcp.deadline(),
             },
-            Timer::Authentication => match auth? {
-                Auth::None => None,
-                Auth::MsChapV2Authenticator(authenticator) => authenticator.deadline(),
-                Auth::MsChapV2Peer(peer) => peer.deadline(),
-            },
+            Timer::Authentication => auth?.deadline(),
             Timer::Ccp => network?.ccp_deadline(),
             Timer::Ipcp => network?.ipcp_deadline(),
             Timer::Ipv6cp => network?.ipv6cp_deadline(),
@@ -117,13 +114,7 @@ impl Link {
                 else {
                     return;
                 };
-                let end = match auth {
-                    Auth::None => None,
-                    Auth::MsChapV2Authenticator(authenticator) => {
-                        authenticator.handle_timeout(now, &mut self.actions)
-                    }
-                    Auth::MsChapV2Peer(peer) => peer.handle_timeout(now, &mut self.actions),
-                };
+                let end = auth.handle_timeout(&mut self.random, now, &mut self.actions);
                 if let Some(end) = end {
                     self.terminate(end, now);
                 }

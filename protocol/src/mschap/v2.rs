@@ -1,60 +1,13 @@
-//! MS-CHAPv2 (RFC 2759): hashes, responses and the session secrets that come of them. Packets are CHAP's business.
-//!
-//! MS-CHAPv1 (RFC 2433) would use [`NtHash`] and the same DES response over its 8-octet challenge.
+//! MS-CHAPv2 (RFC 2759).
 
-use des::Des;
-use des::cipher::{BlockCipherEncrypt, KeyInit};
-use md4::Md4;
 use sha1::{Digest, Sha1};
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::Role;
-use crate::mppe::{Direction, StartKey, Strength, keys};
+use super::{MasterKeys, NtHash, challenge_response};
 
 // RFC 2759 §8.7, Magic1 and Magic2.
 const SERVER_TO_CLIENT: &[u8] = b"Magic server to client signing constant";
 const ITERATION: &[u8] = b"Pad to make it do more than one iteration";
-
-/// `NtPasswordHash` (RFC 2759 §8.3). As good as the password itself: cleaned when dropped, never printed.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct NtHash([u8; 16]);
-
-impl NtHash {
-    /// MD4 of the password in UTF-16LE. The empty password has a hash like any other.
-    pub fn from_password(password: &str) -> Self {
-        let mut hash = Md4::new();
-        for unit in password.encode_utf16() {
-            hash.update(unit.to_le_bytes());
-        }
-        Self(finish(hash))
-    }
-
-    /// A hash that was stored.
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// The hash, to be stored as carefully as the password.
-    pub const fn bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-
-    /// `HashNtPasswordHash` (RFC 2759 §8.4), of which the keys of RFC 3079 are made.
-    pub fn hashed(&self) -> Zeroizing<[u8; 16]> {
-        let mut hash = Md4::new();
-        hash.update(self.0);
-        Zeroizing::new(finish(hash))
-    }
-}
-
-fn finish(hash: Md4) -> [u8; 16] {
-    let mut whole = hash.finalize();
-    let mut octets = [0; 16];
-    octets.copy_from_slice(&whole);
-    whole.as_mut_slice().zeroize();
-    octets
-}
 
 /// What follows the last backslash of `name`, or all of it: `DOMAIN\user` is hashed as `user` (RFC 2759 §4).
 /// A name like `user@realm` is hashed whole, and the octets are never re-encoded.
@@ -78,36 +31,6 @@ pub fn challenge_hash(
     hash
 }
 
-/// `ChallengeResponse` (RFC 2759 §8.5): the challenge under three DES keys cut from the hash.
-pub fn challenge_response(challenge: &[u8; 8], hash: &NtHash) -> [u8; 24] {
-    let mut keys = Zeroizing::new([0; 21]);
-    keys[..16].copy_from_slice(&hash.0);
-    let mut response = [0; 24];
-    for (key, part) in keys
-        .as_chunks::<7>()
-        .0
-        .iter()
-        .zip(response.as_chunks_mut::<8>().0)
-    {
-        let mut block = (*challenge).into();
-        Des::new(&(*expand_des_key(key)).into()).encrypt_block(&mut block);
-        *part = block.into();
-    }
-    response
-}
-
-/// Spreads 56 bits over eight octets, seven to each from the top. DES ignores the lowest (parity) bits, left clear.
-fn expand_des_key(key: &[u8; 7]) -> Zeroizing<[u8; 8]> {
-    let bits = key
-        .iter()
-        .fold(0, |bits: u64, &octet| bits << 8 | u64::from(octet));
-    let mut expanded = Zeroizing::new([0; 8]);
-    for (octet, shift) in expanded.iter_mut().zip((0..8).rev().map(|place| place * 7)) {
-        *octet = ((bits >> shift) as u8) << 1;
-    }
-    expanded
-}
-
 /// `GenerateNTResponse` (RFC 2759 §8.1): what the client proves its password with.
 pub fn nt_response(
     hash: &NtHash,
@@ -117,7 +40,7 @@ pub fn nt_response(
 ) -> [u8; 24] {
     challenge_response(
         &challenge_hash(peer_challenge, authenticator_challenge, name),
-        hash,
+        hash.bytes(),
     )
 }
 
@@ -151,47 +74,6 @@ pub fn authenticator_response(
         *digits = [digit(octet >> 4), digit(octet)];
     }
     text
-}
-
-/// What a call's keys are made from. Cleaned when dropped; never printed.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct MasterKeys {
-    /// `MasterSendKey` of the server (RFC 3079 §3.3), 128 bits; shorter start keys are its beginning.
-    server_send: [u8; 16],
-    /// `MasterReceiveKey` of the server.
-    server_receive: [u8; 16],
-}
-
-impl MasterKeys {
-    /// From the two start keys for 128 bits as the server sees them, for example when RADIUS hands them out.
-    pub const fn new(server_send: [u8; 16], server_receive: [u8; 16]) -> Self {
-        Self {
-            server_send,
-            server_receive,
-        }
-    }
-
-    /// From the password and the response that was accepted (RFC 3079 §3.3).
-    pub fn from_mschap_v2(hash: &NtHash, nt_response: &[u8; 24]) -> Self {
-        let master = keys::master_key(&hash.hashed(), nt_response);
-        Self::new(
-            *keys::asymmetric_start_key(&master, Role::Server, Direction::Transmit),
-            *keys::asymmetric_start_key(&master, Role::Server, Direction::Receive),
-        )
-    }
-
-    /// The start key of one direction as `role` sees it.
-    pub fn start_key(&self, role: Role, direction: Direction, strength: Strength) -> StartKey {
-        let key = match (role, direction) {
-            (Role::Server, Direction::Transmit) | (Role::Client, Direction::Receive) => {
-                &self.server_send
-            }
-            (Role::Server, Direction::Receive) | (Role::Client, Direction::Transmit) => {
-                &self.server_receive
-            }
-        };
-        StartKey::new(*key, strength)
-    }
 }
 
 /// What the server gets from a right response.
@@ -271,6 +153,8 @@ impl Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Role;
+    use crate::mppe::{Direction, Strength};
 
     const CHALLENGE: [u8; 16] = [7; 16];
     const PEER: [u8; 16] = [9; 16];
@@ -290,10 +174,12 @@ mod tests {
                 success
                     .keys
                     .start_key(Role::Server, direction, Strength::Bits128)
+                    .unwrap()
                     .bytes(),
                 response
                     .keys
                     .start_key(Role::Client, other, Strength::Bits128)
+                    .unwrap()
                     .bytes()
             );
         }
@@ -301,22 +187,6 @@ mod tests {
         assert!(verify(&wrong, &CHALLENGE, &PEER, &response.nt_response, b"alice").is_none());
         assert!(verify(&hash, &CHALLENGE, &PEER, &response.nt_response, b"Alice").is_none());
         assert!(verify(&hash, &PEER, &CHALLENGE, &response.nt_response, b"alice").is_none());
-    }
-
-    #[test]
-    fn des_keys_are_spread() {
-        // RFC 2759 §9.3, and the third key of the same hash; the RFC sets the parity bits.
-        for (key, spread) in [
-            (0x00fc_156a_f7ed_cd6c_u64, 0xfd0b_5b5e_7f6e_34d9_u64),
-            (0x000e_dde3_337d_427f, 0x0e6e_7967_37ea_08fe),
-            (0x004e_ac00_0000_0000, 0x4f57_0101_0101_0101),
-        ] {
-            let key: [u8; 7] = key.to_be_bytes()[1..].try_into().unwrap();
-            assert_eq!(
-                *expand_des_key(&key),
-                (spread & 0xfefe_fefe_fefe_fefe).to_be_bytes()
-            );
-        }
     }
 
     #[test]
