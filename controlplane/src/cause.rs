@@ -142,6 +142,14 @@ causes! {
     Distrusted = "distrusted", "the client did not believe our authenticator response: do both sides know the same password?", REQUESTED, "Goodbye", Some(778), 1;
     /// We require encryption, the client refuses it.
     EncryptionRefused = "encryption_refused", "the client refuses MPPE, which auth.mppe requires", ADMINISTRATIVE, "Encryption is required", Some(741), 17;
+    /// The client has no key length that we allow.
+    EncryptionStrength = "encryption_strength", "the client's MPPE keys have lengths that auth.mppe_strengths does not hold", ADMINISTRATIVE, "MPPE key length not allowed", Some(741), 17;
+    /// The client insists on stateful keys.
+    StatefulRefused = "stateful_refused", "the client insists on stateful MPPE, which auth.mppe_stateful refuses", ADMINISTRATIVE, "Stateful MPPE not allowed", Some(742), 17;
+    /// Weak keys come of the LM hash, and long passwords have none.
+    NoLmHash = "no_lm_hash", "with MS-CHAPv1, MPPE keys of 40 and 56 bits need a password of at most 14 ASCII characters: let the client use MS-CHAPv2 or 128 bits", ADMINISTRATIVE, "Password too long for weak MPPE keys", Some(742), 17;
+    /// The client ended the call because of its encryption, for reasons that only it knows.
+    EncryptionMismatch = "encryption_mismatch", "the client wants other encryption than it was offered: compare its settings with auth.mppe, mppe_strengths and mppe_stateful", REQUESTED, "Goodbye", Some(742), 1;
     /// The client requires encryption that we may not give.
     EncryptionDenied = "encryption_denied", "the client wants MPPE, which auth.mppe denies", ADMINISTRATIVE, "Encryption is not available", Some(742), 17;
     /// Encryption is required but the login left no keys.
@@ -218,7 +226,12 @@ mod tests {
         assert_eq!(causes(648), [Cause::PasswordExpired]);
         assert_eq!(causes(649), [Cause::NotPermitted]);
         assert_eq!(causes(709).len(), 4);
-        assert_eq!(causes(741), [Cause::EncryptionRefused]);
+        assert_eq!(
+            causes(741),
+            [Cause::EncryptionRefused, Cause::EncryptionStrength]
+        );
+        assert!(causes(742).contains(&Cause::StatefulRefused));
+        assert!(causes(742).contains(&Cause::NoLmHash));
         assert_eq!(causes(778), [Cause::Distrusted]);
         assert_eq!(causes(806), [Cause::NoGre]);
         assert!(causes(720).contains(&Cause::PoolExhausted));

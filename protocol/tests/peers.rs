@@ -1,13 +1,14 @@
 //! Peers as they were met, one script in `peers/` each: what they send, and what they must get.
 //!
 //! A script is read line by line; `#` begins a comment. The first line says which end we are, with settings:
-//! `server mppe=require|prefer|allow|deny keys=no dns=ADDRESS ipv6=yes` or `client mppe=..`. Then:
+//! `server mppe=require|prefer|allow|deny strengths=128,56,40 stateful=refuse|accept|ask keys=no dns=ADDRESS ipv6=yes`
+//! or `client mppe=..`. Then:
 //! - `> OCTETS`: the peer sends this frame, as it stands in GRE. `> ack PROTOCOL`, `> nak PROTOCOL OCTETS` and
 //!   `> reject PROTOCOL OCTETS` answer our last request of that protocol; `> response NAME` answers our Challenge,
 //!   `> challenge` sends one, `> success` proves the server to us.
 //! - `< OCTETS`: we send this; `..` stands for any octet, `**` for any number of them. `ID` is the identifier
 //!   of our last Challenge.
-//! - `load receive|transmit IDENTIFIER`, `authenticate NAME`, `up plain|required MTU ADDRESS`, `hold`,
+//! - `load receive|transmit IDENTIFIER` (and `BITS stateless|stateful`, where it matters), `authenticate NAME`, `up plain|required MTU ADDRESS`, `hold`,
 //!   `up6 plain|required MTU OURS THEIRS` (interface identifiers), `hold6`, `end TEXT` (part of [`End`]'s text): what else we ask for. All in the order in which it must come.
 //! - `wait TIME` (such as `3s` or `500ms`): nothing more is asked for before; then time passes.
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
@@ -17,7 +18,7 @@ use std::fs;
 use std::time::Duration;
 
 use turnpike_protocol::Time;
-use turnpike_protocol::mppe::Policy;
+use turnpike_protocol::mppe::{Allowed, Policy, Stateful, Strength};
 use turnpike_protocol::mschap::{self, NtHash, Success};
 use turnpike_protocol::ppp::{
     Action, ClientLink, Credentials, End, Grant, Ipv6Grant, Link, Remedy, ServerLink, Verdict,
@@ -82,10 +83,29 @@ impl<'a> Player<'a> {
             "deny" => Policy::Deny,
             other => panic!("{name}: policy {other}"),
         };
+        let strengths = settings.get("strengths").copied().unwrap_or("128");
+        let mppe_allowed = Allowed {
+            strengths: strengths
+                .split(',')
+                .map(|bits| match bits {
+                    "128" => Strength::Bits128,
+                    "56" => Strength::Bits56,
+                    "40" => Strength::Bits40,
+                    other => panic!("{name}: strength {other}"),
+                })
+                .collect(),
+            stateful: match settings.get("stateful").copied().unwrap_or("refuse") {
+                "refuse" => Stateful::Refuse,
+                "accept" => Stateful::Accept,
+                "ask" => Stateful::Ask,
+                other => panic!("{name}: stateful {other}"),
+            },
+        };
         let link = match role {
             "server" => Link::server(
                 ServerLink {
                     mppe,
+                    mppe_allowed,
                     ..ServerLink::default()
                 },
                 [7; 32],
@@ -94,6 +114,7 @@ impl<'a> Player<'a> {
             "client" => Link::client(
                 ClientLink {
                     mppe,
+                    mppe_allowed,
                     ..ClientLink::new(b"alice", NtHash::from_password(PASSWORD))
                 },
                 [7; 32],
@@ -212,11 +233,13 @@ impl<'a> Player<'a> {
                 Action::Load {
                     direction,
                     identifier,
-                    ..
+                    key,
+                    mode,
                 },
             ) => {
-                let came = format!("{direction:?} {identifier}").to_lowercase();
-                assert_eq!(came, rest, "{place}");
+                let short = format!("{direction:?} {identifier}").to_lowercase();
+                let long = format!("{short} {} {mode:?}", key.strength().bits()).to_lowercase();
+                assert!(rest == short || rest == long, "{place}: {long}");
             }
             ("authenticate", Action::Authenticate(credentials)) => {
                 assert_eq!(credentials.name(), rest.as_bytes(), "{place}");

@@ -13,7 +13,7 @@ use turnpike_controlplane::tunnel::{
 use turnpike_dataplane::api::{CallRef, Command, Event, Owners, Port, SourceCheck, WorkerId};
 use turnpike_dataplane::counters::Reason;
 use turnpike_dataplane::rings::channel;
-use turnpike_protocol::mppe::Policy;
+use turnpike_protocol::mppe::{Allowed, Policy};
 use turnpike_protocol::mschap::Password;
 use turnpike_protocol::ppp::{Credentials, Grant};
 use turnpike_protocol::wire::ethernet::{self, MacAddr};
@@ -88,6 +88,7 @@ pub fn settings() -> Settings {
         name: "turnpike".to_owned(),
         mtu: 1400,
         mppe: Policy::Require,
+        mppe_allowed: Allowed::default(),
         setup_time: Duration::from_secs(60),
         echo_interval: Duration::from_secs(30),
         calls: 8,

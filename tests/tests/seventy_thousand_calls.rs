@@ -24,7 +24,7 @@ use turnpike_dataplane::mem::MemDevice;
 use turnpike_dataplane::rings::{ControlEnd, RingSizes, channels};
 use turnpike_dataplane::worker::{Reordering, Worker, WorkerConfig};
 use turnpike_protocol::gre::{AckSettings, Seq};
-use turnpike_protocol::mppe::Policy;
+use turnpike_protocol::mppe::{Allowed, Policy};
 use turnpike_protocol::mschap::NtHash;
 use turnpike_protocol::ppp::{self, ClientLink, Grant, Link, Secret};
 use turnpike_protocol::pptp::{Caller, CallerAction, CallerConfig};
@@ -155,6 +155,7 @@ impl World {
             name: "crowd".to_owned(),
             mtu: 1400,
             mppe: Policy::Deny,
+            mppe_allowed: Allowed::default(),
             setup_time: Duration::from_secs(30),
             echo_interval: Duration::from_secs(30),
             calls: 16,

@@ -241,6 +241,7 @@ impl<'a> Client<'a> {
         tokio::spawn(read(at, reader, self.messages.clone()));
         let link = ClientLink {
             mppe: self.options.policy(),
+            mppe_allowed: self.options.allowed(),
             mtu: self.options.mtu,
             ..ClientLink::new(self.options.user.as_bytes(), self.secret.clone())
         };

@@ -11,7 +11,7 @@ use core::time::Duration;
 use clap::{Args, ValueEnum};
 use ipnet::Ipv4Net;
 use turnpike_dataplane::ports::ModeChoice;
-use turnpike_protocol::mppe::Policy;
+use turnpike_protocol::mppe::{Allowed, Policy, Stateful, Strength};
 
 use crate::faults::Faults;
 use crate::traffic::MIN_SIZE;
@@ -38,6 +38,51 @@ impl From<MppeChoice> for Policy {
             MppeChoice::Allow => Self::Allow,
             MppeChoice::Prefer => Self::Prefer,
             MppeChoice::Require => Self::Require,
+        }
+    }
+}
+
+/// Bits of an MPPE key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum StrengthChoice {
+    /// 128 bits.
+    #[value(name = "128")]
+    Bits128,
+    /// 56 bits.
+    #[value(name = "56")]
+    Bits56,
+    /// 40 bits.
+    #[value(name = "40")]
+    Bits40,
+}
+
+impl From<StrengthChoice> for Strength {
+    fn from(choice: StrengthChoice) -> Self {
+        match choice {
+            StrengthChoice::Bits128 => Self::Bits128,
+            StrengthChoice::Bits56 => Self::Bits56,
+            StrengthChoice::Bits40 => Self::Bits40,
+        }
+    }
+}
+
+/// Whether MPPE keys may be stateful.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum StatefulChoice {
+    /// Never.
+    Refuse,
+    /// If the server insists.
+    Accept,
+    /// Asked for; stateless if the server insists.
+    Ask,
+}
+
+impl From<StatefulChoice> for Stateful {
+    fn from(choice: StatefulChoice) -> Self {
+        match choice {
+            StatefulChoice::Refuse => Self::Refuse,
+            StatefulChoice::Accept => Self::Accept,
+            StatefulChoice::Ask => Self::Ask,
         }
     }
 }
@@ -122,6 +167,12 @@ pub struct Dial {
     /// The same as --mppe deny
     #[arg(long, conflicts_with = "mppe")]
     pub no_mppe: bool,
+    /// Key lengths in bits; several may be given
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "128")]
+    pub mppe_strength: Vec<StrengthChoice>,
+    /// Whether keys may be stateful: changed every 256 packets in place of every packet
+    #[arg(long, value_enum, default_value = "refuse")]
+    pub mppe_stateful: StatefulChoice,
     /// Largest inner packet in octets
     #[arg(long, default_value_t = 1400, value_parser = clap::value_parser!(u16).range(576..=1500))]
     pub mtu: u16,
@@ -168,6 +219,17 @@ impl Dial {
             Policy::Deny
         } else {
             self.mppe.into()
+        }
+    }
+
+    fn allowed(&self) -> Allowed {
+        Allowed {
+            strengths: self
+                .mppe_strength
+                .iter()
+                .map(|&strength| strength.into())
+                .collect(),
+            stateful: self.mppe_stateful.into(),
         }
     }
 

@@ -4,9 +4,10 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use encoding_rs::Encoding;
-use turnpike_protocol::mppe::Policy;
+use turnpike_protocol::mppe::{Allowed, Policy};
 
 use super::Auth;
+use super::mppe::{allowed_of, policy_of};
 use super::read::{Reader, Section};
 use crate::aaa::{Case, Names, Part, PasswordRules, encoding};
 
@@ -15,6 +16,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) fn auth_of(reader: &mut Reader<'_>, section: Option<Section<'_>>) -> Auth {
     let mut auth = Auth {
         mppe: Policy::Require,
+        mppe_allowed: Allowed::default(),
         chap_secrets: None,
         users_file: None,
         names: Names::default(),
@@ -23,17 +25,8 @@ pub(super) fn auth_of(reader: &mut Reader<'_>, section: Option<Section<'_>>) -> 
     let Some(mut section) = section else {
         return auth;
     };
-    let mppe = section.choice(
-        reader,
-        "mppe",
-        &[
-            ("deny", Policy::Deny),
-            ("allow", Policy::Allow),
-            ("prefer", Policy::Prefer),
-            ("require", Policy::Require),
-        ],
-    );
-    auth.mppe = mppe.map_or(Policy::Require, |mppe| mppe.value);
+    auth.mppe = policy_of(reader, &mut section);
+    auth.mppe_allowed = allowed_of(reader, &mut section);
     auth.chap_secrets = path_of(
         reader,
         &mut section,

@@ -8,6 +8,7 @@ mod auth;
 mod finding;
 mod load;
 mod log;
+mod mppe;
 mod network;
 mod parse;
 mod read;
@@ -23,7 +24,7 @@ use std::path::PathBuf;
 use ipnet::Ipv4Net;
 use turnpike_dataplane::api::SourceCheck;
 use turnpike_dataplane::worker::Reordering;
-use turnpike_protocol::mppe::Policy;
+use turnpike_protocol::mppe::{Allowed, Policy};
 
 pub(crate) use finding::Source;
 pub use finding::{Faults, Finding};
@@ -215,6 +216,8 @@ pub struct Gre {
 pub struct Auth {
     /// MPPE policy.
     pub mppe: Policy,
+    /// Key lengths and modes of MPPE.
+    pub mppe_allowed: Allowed,
     /// The `chap-secrets` file; as written, after [`load`] as it is opened.
     pub chap_secrets: Option<PathBuf>,
     /// The file of users that is written back, likewise.

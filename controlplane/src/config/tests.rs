@@ -17,7 +17,7 @@ server_address = "10.20.0.1"
 pool = ["10.20.0.10-10.20.0.250"]
 "#;
 
-fn config(text: &str) -> Config {
+pub(super) fn config(text: &str) -> Config {
     match parse(text, "t.toml") {
         Ok(loaded) => loaded.config,
         Err(faults) => panic!("{faults}"),
@@ -32,7 +32,7 @@ fn faults(text: &str) -> Vec<String> {
 }
 
 /// The small configuration with `line` added to `section`, which then stands on line 8.
-fn with(section: &str, line: &str) -> String {
+pub(super) fn with(section: &str, line: &str) -> String {
     match SMALL.split_once(&format!("[{section}]\n")) {
         // The sections that are there get the line at their end.
         Some(_) if section == "network" => format!("{SMALL}{line}\n"),
@@ -43,7 +43,7 @@ fn with(section: &str, line: &str) -> String {
 
 /// The only fault of the small configuration with `line` in `section`.
 #[track_caller]
-fn fault(section: &str, line: &str) -> String {
+pub(super) fn fault(section: &str, line: &str) -> String {
     let mut faults = faults(&with(section, line));
     assert_eq!(faults.len(), 1, "{line}: {faults:#?}");
     faults.remove(0)

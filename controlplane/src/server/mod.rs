@@ -471,6 +471,7 @@ fn settings(config: &Config) -> Settings {
         name: config.server.name.clone(),
         mtu: config.network.mtu,
         mppe: config.auth.mppe,
+        mppe_allowed: config.auth.mppe_allowed,
         setup_time: config.limits.setup_time,
         echo_interval: config.limits.echo_interval,
         calls: CALLS_PER_CONNECTION,

@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 use turnpike_dataplane::api::{
     CallCounters, CallRef, Command, Encryption, Forward, FrameBytes, Mppe,
 };
+use turnpike_protocol::mppe::Policy;
 use turnpike_protocol::ppp::{
     self, CloseReason, End, Grant, Link, LinkInfo, MppeRefusal, PhaseName, ServerLink, Terms,
     Timing, Verdict,
@@ -93,6 +94,8 @@ enum State {
 struct Live {
     call: CallRef,
     via: Ipv4Addr,
+    /// Whether the client cannot have encryption.
+    denies_mppe: bool,
     link: Link,
     since: Time,
     /// When we begin PPP if the client does not; `None` once PPP has begun.
@@ -162,6 +165,7 @@ impl Call {
             name: settings.name.clone().into_bytes(),
             mtu: settings.mtu,
             mppe: settings.mppe,
+            mppe_allowed: settings.mppe_allowed,
             timing: Timing {
                 echo_interval: Some(settings.echo_interval),
                 set_up: Some(settings.setup_time),
@@ -172,6 +176,7 @@ impl Call {
         self.state = State::Live(Live {
             call,
             via,
+            denies_mppe: settings.mppe == Policy::Deny,
             link: Link::server(config, seed, now),
             since: now,
             begin_at: None,
@@ -503,6 +508,12 @@ impl Live {
                     && text.to_ascii_lowercase().contains("authenticat");
                 if distrust {
                     Cause::Distrusted
+                } else if self.up_since.is_none() && is_about_encryption(text) {
+                    if self.denies_mppe {
+                        Cause::EncryptionDenied
+                    } else {
+                        Cause::EncryptionMismatch
+                    }
                 } else {
                     Cause::HungUp
                 }
@@ -519,12 +530,23 @@ impl Live {
             End::ServerNotAuthentic => Cause::Distrusted,
             End::MppeRefused(MppeRefusal::NoKeys) => Cause::NoKeys,
             End::MppeRefused(_) if self.up_since.is_some() => Cause::EncryptionLost,
+            End::MppeRefused(MppeRefusal::Strength { .. }) => Cause::EncryptionStrength,
+            End::MppeRefused(MppeRefusal::Stateful) => Cause::StatefulRefused,
+            End::MppeRefused(MppeRefusal::NoLmHash) => Cause::NoLmHash,
             End::MppeRefused(_) => Cause::EncryptionRefused,
             End::IpcpFailed(_) => Cause::IpcpFailed,
             End::LoopedBack => Cause::Looped,
             End::EchoFailure { .. } => Cause::Silent,
         }
     }
+}
+
+/// Whether a peer's farewell blames encryption: pppd says "MPPE required but ..", Windows gives its error number.
+pub(super) fn is_about_encryption(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["mppe", "encrypt", "windows error 741", "windows error 742"]
+        .iter()
+        .any(|sign| text.contains(sign))
 }
 
 fn close_reason(cause: Cause) -> CloseReason {

@@ -20,7 +20,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use turnpike_dataplane::api::{CallRef, Event};
-use turnpike_protocol::mppe::Policy;
+use turnpike_protocol::mppe::{Allowed, Policy};
 use turnpike_protocol::ppp::{Grant, Remedy};
 use turnpike_protocol::pptp::{
     self, CallResult, ClearCause, DisconnectResult, End, GeneralError, ServerAction, ServerConfig,
@@ -43,6 +43,8 @@ pub struct Settings {
     pub mtu: u16,
     /// Whether calls are encrypted.
     pub mppe: Policy,
+    /// Key lengths and modes that clients may have.
+    pub mppe_allowed: Allowed,
     /// How long a control connection may be without a call that comes up, and a call without its network phase.
     pub setup_time: Duration,
     /// Silence after which the control connection and PPP ask for an echo.

@@ -25,7 +25,7 @@ use turnpike_dataplane::mem::MemDevice;
 use turnpike_dataplane::rings::{self, RingSizes};
 use turnpike_dataplane::worker::{Reordering, Worker, WorkerConfig};
 use turnpike_protocol::gre::{AckSettings, Seq};
-use turnpike_protocol::mppe::Policy;
+use turnpike_protocol::mppe::{Allowed, Policy};
 use turnpike_protocol::mschap::NtHash;
 use turnpike_protocol::ppp::{self, ClientLink, Link};
 use turnpike_protocol::pptp::{Caller, CallerAction, CallerConfig};
@@ -117,6 +117,7 @@ impl Rig {
                 name: "turnpike".to_owned(),
                 mtu: 1400,
                 mppe: Policy::Require,
+                mppe_allowed: Allowed::default(),
                 setup_time,
                 echo_interval: Duration::from_secs(30),
                 calls: 8,

@@ -13,6 +13,7 @@ mod decryptor;
 mod encryptor;
 pub mod keys;
 mod likeness;
+mod policy;
 mod stateful;
 mod stateless;
 mod strengths;
@@ -24,6 +25,7 @@ pub use decryptor::{Decryptor, Refusal};
 pub use encryptor::{Encryptor, Sealing};
 pub use keys::SessionKey;
 use likeness::Likeness;
+pub use policy::{Allowed, Policy, Stateful};
 pub use stateful::Search;
 pub use strengths::Strengths;
 
@@ -87,19 +89,6 @@ pub enum Direction {
     Receive,
     /// From us to the peer.
     Transmit,
-}
-
-/// What the operator wants of encryption.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Policy {
-    /// Never: MPPE is neither offered nor accepted.
-    Deny,
-    /// Only if the peer asks for it.
-    Allow,
-    /// Offered; a peer that refuses stays in clear.
-    Prefer,
-    /// Offered; a peer that refuses is disconnected, and nothing is carried in clear.
-    Require,
 }
 
 /// The start key of one direction (RFC 3079 §3.3: `MasterSendKey` or `MasterReceiveKey`), before it is weakened.

@@ -54,6 +54,12 @@ impl Strengths {
         self.iter().next_back()
     }
 
+    /// What is not in the other.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// The only one.
     pub fn only(self) -> Option<Strength> {
         self.strongest().filter(|_| self.0.is_power_of_two())
@@ -63,6 +69,23 @@ impl Strengths {
 impl FromIterator<Strength> for Strengths {
     fn from_iter<I: IntoIterator<Item = Strength>>(strengths: I) -> Self {
         strengths.into_iter().fold(Self::NONE, Self::with)
+    }
+}
+
+/// `40, 56 or 128`.
+impl fmt::Display for Strengths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut left = self.0.count_ones();
+        for strength in self.iter() {
+            left -= 1;
+            let gap = match left {
+                0 => "",
+                1 => " or ",
+                _ => ", ",
+            };
+            write!(f, "{}{gap}", strength.bits())?;
+        }
+        Ok(())
     }
 }
 
@@ -88,5 +111,9 @@ mod tests {
         assert_eq!(Strengths::NONE.only(), None);
         assert_eq!(weak.with(Strength::Bits128), Strengths::ALL);
         assert_eq!(format!("{weak:?}"), "{40, 56}");
+        assert_eq!(Strengths::ALL.without(Strengths::STRONG), weak);
+        assert_eq!(Strengths::ALL.to_string(), "40, 56 or 128");
+        assert_eq!(weak.to_string(), "40 or 56");
+        assert_eq!(Strengths::STRONG.to_string(), "128");
     }
 }

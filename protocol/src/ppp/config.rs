@@ -64,6 +64,8 @@ pub struct ServerLink {
     pub mtu: u16,
     /// Encryption.
     pub mppe: mppe::Policy,
+    /// Key lengths and modes that may be agreed.
+    pub mppe_allowed: mppe::Allowed,
     /// Times and counts.
     pub timing: Timing,
 }
@@ -76,6 +78,7 @@ impl Default for ServerLink {
             rechallenge: None,
             mtu: 1400,
             mppe: mppe::Policy::Require,
+            mppe_allowed: mppe::Allowed::default(),
             timing: Timing::default(),
         }
     }
@@ -99,6 +102,8 @@ pub struct ClientLink {
     pub mtu: u16,
     /// Encryption.
     pub mppe: mppe::Policy,
+    /// Key lengths and modes that may be agreed.
+    pub mppe_allowed: mppe::Allowed,
     /// The inner address to ask for; 0.0.0.0: whatever the server gives.
     pub address: Ipv4Addr,
     /// Ask for two DNS servers.
@@ -120,6 +125,7 @@ impl ClientLink {
             methods: vec![AuthProtocol::MsChapV2],
             mtu: 1400,
             mppe: mppe::Policy::Require,
+            mppe_allowed: mppe::Allowed::default(),
             address: Ipv4Addr::UNSPECIFIED,
             ask_dns: true,
             ipv6: None,

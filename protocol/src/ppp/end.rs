@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::auth::AuthProtocol;
+use crate::mppe::Strengths;
 
 /// The longest text of a peer that is kept, in octets.
 const MAX_TEXT: usize = 253;
@@ -14,7 +15,7 @@ pub enum End {
     Closed(CloseReason),
     /// The peer sent a Terminate-Request (RFC 1661 §5.5).
     PeerTerminated {
-        /// Its text, made printable; often empty.
+        /// Its text, made printable; often empty. `Windows error 742` where it holds that number.
         text: String,
     },
     /// LCP never opened: our Configure-Requests ran out (RFC 1661 §4.6, Max-Configure).
@@ -119,15 +120,24 @@ pub enum ResponseFault {
 pub enum MppeRefusal {
     /// Authentication gave no keys.
     NoKeys,
-    /// Only keys of 40 or 56 bits are allowed, and MS-CHAPv1 makes them of the LM hash, which a password of more than
+    /// Only keys of 40 or 56 bits would do, and MS-CHAPv1 makes them of the LM hash, which a password of more than
     /// 14 characters, or with any outside ASCII, does not have.
     NoLmHash,
     /// The peer rejected the MPPE option.
     Rejected,
     /// The peer rejected CCP as a whole (RFC 1661 §5.7).
     ProtocolRejected,
-    /// The peer insists on other bits (RFC 3078 §2.1).
+    /// The peer insists on bits that are no encryption, or on none that we know (RFC 3078 §2.1).
     Bits(u32),
+    /// The peer has other key lengths only.
+    Strength {
+        /// The peer's.
+        peer: Strengths,
+        /// Ours, as allowed.
+        ours: Strengths,
+    },
+    /// The peer insists on stateful keys, which are refused here.
+    Stateful,
     /// The peer's own requests never held the MPPE option.
     NotRequested,
     /// The peer closed CCP.
@@ -165,9 +175,10 @@ impl End {
                 "Authentication failed"
             }
             Self::ServerNotAuthentic => "Server could not be authenticated",
-            Self::MppeRefused(MppeRefusal::NoKeys | MppeRefusal::NoLmHash) => {
-                "MPPE required but there are no keys"
-            }
+            Self::MppeRefused(MppeRefusal::NoKeys) => "MPPE required but there are no keys",
+            Self::MppeRefused(MppeRefusal::Strength { .. }) => "MPPE key length not allowed",
+            Self::MppeRefused(MppeRefusal::Stateful) => "Stateful MPPE not allowed",
+            Self::MppeRefused(MppeRefusal::NoLmHash) => "Password too long for weak MPPE keys",
             Self::MppeRefused(_) => "MPPE required but peer refused",
             Self::IpcpFailed(_) => "Could not agree on IP addresses",
             Self::LoopedBack => "Link is looped back",
@@ -271,6 +282,11 @@ impl fmt::Display for MppeRefusal {
             Self::Rejected => f.write_str("the peer rejected it"),
             Self::ProtocolRejected => f.write_str("the peer does not speak CCP"),
             Self::Bits(bits) => write!(f, "the peer insists on the bits {bits:08x}"),
+            Self::Strength { peer, ours } => write!(
+                f,
+                "the peer wants keys of {peer} bits, and {ours} bits are allowed"
+            ),
+            Self::Stateful => f.write_str("the peer insists on stateful keys, which are refused"),
             Self::NotRequested => f.write_str("the peer does not ask for it in its own direction"),
             Self::Terminated => f.write_str("the peer closed CCP"),
             Self::NoAgreement => f.write_str("CCP came to no agreement"),
@@ -290,6 +306,20 @@ impl fmt::Display for IpcpFailure {
     }
 }
 
+/// The text of a Terminate-Request fit for a log. Windows gives its magic number, four octets that never change, and the
+/// error number that it shows its user, or 0.
+pub(crate) fn farewell(text: &[u8]) -> String {
+    match *text {
+        [_, _, _, _, 0x00, 0x3c, 0xcd, 0x74, a, b, c, d, ..] => {
+            match u32::from_be_bytes([a, b, c, d]) {
+                0 => String::new(),
+                error => format!("Windows error {error}"),
+            }
+        }
+        _ => printable(text),
+    }
+}
+
 /// A peer's text fit for a log: cut, and everything but printable ASCII replaced by `.`.
 pub(crate) fn printable(text: &[u8]) -> String {
     text.iter()
@@ -302,4 +332,25 @@ pub(crate) fn printable(text: &[u8]) -> String {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_says_goodbye_by_number() {
+        let goodbye = |error: u32| {
+            let mut text = vec![0x5a, 0x3b, 0x1c, 0x02, 0x00, 0x3c, 0xcd, 0x74];
+            text.extend(error.to_be_bytes());
+            farewell(&text)
+        };
+        assert_eq!(goodbye(0), "");
+        assert_eq!(goodbye(742), "Windows error 742");
+        assert_eq!(farewell(b"\x01bye"), ".bye");
+        assert_eq!(
+            farewell(&[0x5a, 0x3b, 0x1c, 0x02, 0x00, 0x3c, 0xcd, 0x74]),
+            "Z;...<.t"
+        );
+    }
 }

@@ -9,7 +9,7 @@ use rand_core::{Rng as _, SeedableRng as _};
 use super::action::{Action, LinkInfo};
 use super::auth::{AuthProtocol, Grant, Outcome, Verdict};
 use super::config::{ClientLink, ServerLink, Timing};
-use super::end::{CloseReason, End, PhaseName, printable};
+use super::end::{CloseReason, End, PhaseName, farewell};
 use super::lcp::{Authentication, Lcp, Notice};
 use super::network::{Ncps, Network, Start};
 use super::options::Output;
@@ -376,13 +376,14 @@ impl Link {
     }
 
     fn start_network(&mut self, keys: Option<MasterKeys>, ncps: Ncps, now: Time) {
-        let (role, policy, mtu) = match &self.side {
-            Side::Server(config) => (Role::Server, config.mppe, config.mtu),
-            Side::Client(config) => (Role::Client, config.mppe, config.mtu),
+        let (role, policy, allowed, mtu) = match &self.side {
+            Side::Server(config) => (Role::Server, config.mppe, config.mppe_allowed, config.mtu),
+            Side::Client(config) => (Role::Client, config.mppe, config.mppe_allowed, config.mtu),
         };
         let start = Start {
             role,
             policy,
+            allowed,
             keys,
             ncps,
             mtu,
@@ -449,7 +450,7 @@ impl Link {
         };
         self.phase = Phase::Terminate {
             end: end.unwrap_or_else(|| End::PeerTerminated {
-                text: printable(text),
+                text: farewell(text),
             }),
             linger: Some(now + LINGER),
         };

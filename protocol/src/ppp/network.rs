@@ -12,7 +12,7 @@ use super::ipcp::Ipcp;
 use super::ipv6cp::Ipv6cp;
 use super::options::{Negotiation, Options as _, Output};
 use super::packet::Packet;
-use crate::mppe::{Direction, Policy};
+use crate::mppe::{Allowed, Direction, Policy};
 use crate::mschap::MasterKeys;
 use crate::wire::ppp::Protocol;
 use crate::{Error, Role, Time};
@@ -35,6 +35,8 @@ pub struct Start {
     pub role: Role,
     /// Encryption.
     pub policy: Policy,
+    /// Key lengths and modes of it.
+    pub allowed: Allowed,
     /// Keys of the authentication, if it gave any.
     pub keys: Option<MasterKeys>,
     /// The NCPs' options.
@@ -101,30 +103,30 @@ impl Network {
         let Start {
             role,
             policy,
+            allowed,
             keys,
             ncps: Ncps { ipcp, ipv6cp },
             mtu,
             transmit,
             timing,
         } = start;
-        let ccp = match (policy, keys) {
-            (Policy::Require, None) => return Err(End::MppeRefused(MppeRefusal::NoKeys)),
-            (Policy::Deny, _) | (_, None) => None,
-            (Policy::Allow, Some(keys)) => {
-                let mut ccp = Negotiation::new(Ccp::new(role, policy, keys), timing);
-                ccp.start_passively();
-                Some(ccp)
-            }
-            (Policy::Prefer | Policy::Require, Some(keys)) => {
+        let ccp = match Ccp::new(role, policy, allowed, keys) {
+            Ok(Some(ccp)) => {
                 let mut timing = timing;
                 if policy == Policy::Prefer {
                     // IPCP waits for the outcome, and a peer may know nothing of CCP without saying so.
                     timing.max_configure = timing.max_configure.min(MAX_CONFIGURE_PREFERRED);
                 }
-                let mut ccp = Negotiation::new(Ccp::new(role, policy, keys), timing);
-                ccp.start(now);
+                let mut ccp = Negotiation::new(ccp, timing);
+                if policy == Policy::Allow {
+                    ccp.start_passively();
+                } else {
+                    ccp.start(now);
+                }
                 Some(ccp)
             }
+            Ok(None) => None,
+            Err(refusal) => return Err(End::MppeRefused(refusal)),
         };
         let mut ipcp = Negotiation::new(ipcp, timing);
         // pppd with require-mppe answers an IPCP request that comes before CCP is open with Terminate-Ack, and a

@@ -54,6 +54,12 @@ pub trait Options {
     /// The peer acknowledged our last request.
     fn acknowledged(&mut self);
 
+    /// The peer acknowledged a request that left it a choice, and so made none. Returns `true` after having made it: the
+    /// answer counts as a Nak, and a new request goes out.
+    fn chooses(&mut self) -> bool {
+        false
+    }
+
     /// The peer would rather have this value in our request.
     fn naked(&mut self, option: ConfigOption<'_>);
 
@@ -382,6 +388,10 @@ impl<O: Options> Negotiation<O> {
         }
         if packet.data == self.request {
             self.answered = true;
+            if self.options.chooses() {
+                self.run(Event::Nak, None, now);
+                return;
+            }
             self.refusals_received = 0;
             self.options.acknowledged();
             if !self.options.has_failed() {

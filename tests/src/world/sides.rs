@@ -30,6 +30,7 @@ impl World {
             caller: CallerConfig::default(),
             link: ClientLink {
                 mppe: self.story.mppe,
+                mppe_allowed: self.story.mppe_allowed,
                 ..ClientLink::new(
                     user(person.user).as_bytes(),
                     NtHash::from_password(&password),
@@ -48,6 +49,7 @@ impl World {
             name: "world".to_owned(),
             mtu: 1400,
             mppe: self.story.mppe,
+            mppe_allowed: self.story.mppe_allowed,
             setup_time: PATIENCE,
             echo_interval: Duration::from_secs(30),
             calls: 16,

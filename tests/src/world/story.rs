@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use turnpike_protocol::mppe::Policy;
+use turnpike_protocol::mppe::{Allowed, Policy, Stateful, Strength, Strengths};
 
 use super::Chance;
 
@@ -87,6 +87,8 @@ pub struct Story {
     pub queue: u8,
     /// Both sides' policy.
     pub mppe: Policy,
+    /// Key lengths and modes of both sides.
+    pub mppe_allowed: Allowed,
     /// The clients.
     pub people: Vec<Person>,
     /// The network while it misbehaves.
@@ -135,6 +137,19 @@ impl Story {
                 Policy::Require
             } else {
                 Policy::Deny
+            },
+            mppe_allowed: Allowed {
+                strengths: [
+                    Strengths::STRONG,
+                    Strengths::ALL,
+                    Strengths::ALL.without(Strengths::STRONG),
+                    Strengths::NONE.with(Strength::Bits40),
+                ][chance.below(4) as usize],
+                stateful: if chance.percent(30) {
+                    Stateful::Ask
+                } else {
+                    Stateful::Refuse
+                },
             },
             people,
             weather,

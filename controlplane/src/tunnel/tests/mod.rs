@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use turnpike_dataplane::api::{CallCounters, CallRef, Command, Event, FrameBytes};
-use turnpike_protocol::mppe::{Direction, Policy};
+use turnpike_protocol::mppe::{Allowed, Direction, Policy};
 use turnpike_protocol::mschap::NtHash;
 use turnpike_protocol::ppp::{self, ClientLink, CloseReason, Grant, Link};
 use turnpike_protocol::pptp::{Caller, CallerAction, CallerConfig, Message, Text};
@@ -28,6 +28,7 @@ fn settings() -> Settings {
         name: "turnpike".to_owned(),
         mtu: 1400,
         mppe: Policy::Require,
+        mppe_allowed: Allowed::default(),
         setup_time: Duration::from_secs(30),
         echo_interval: Duration::from_secs(30),
         calls: 4,
@@ -45,6 +46,7 @@ struct World {
     ids: Vec<(CallId, CallId)>,
     password: &'static str,
     mppe: Policy,
+    mppe_allowed: Allowed,
     /// What the tunnel did, in its order.
     did: Vec<String>,
     ended: Vec<Ended>,
@@ -77,6 +79,7 @@ impl World {
             ids: Vec::new(),
             password: PASSWORD,
             mppe: Policy::Require,
+            mppe_allowed: Allowed::default(),
             did: Vec::new(),
             ended: Vec::new(),
             closing: VecDeque::new(),
@@ -175,6 +178,7 @@ impl World {
                     let mut config =
                         ClientLink::new(b"alice", NtHash::from_password(self.password));
                     config.mppe = self.mppe;
+                    config.mppe_allowed = self.mppe_allowed;
                     let mut link = Link::client(config, [id.0 as u8 + 1; 32], self.now);
                     link.open(self.now);
                     self.links.push((id, link));

@@ -1,5 +1,7 @@
 //! From the first octet to data: the order of things, and everything that may keep a call from coming up.
 
+use turnpike_protocol::mppe::{Strength, Strengths};
+
 use super::*;
 
 #[test]
@@ -79,6 +81,45 @@ fn a_client_that_refuses_encryption_does_not_come_in() {
     world.pass(Duration::from_secs(31));
     assert_eq!(world.end().cause, Cause::EncryptionRefused);
     assert!(!world.did.iter().any(|did| did.starts_with("forward")));
+}
+
+#[test]
+fn a_client_with_other_encryption_hears_which_error() {
+    let weak = Allowed {
+        strengths: Strengths::NONE.with(Strength::Bits40),
+        ..Allowed::default()
+    };
+    // Where the server could do without, it is the client that ends the call, and says why.
+    for (policy, cause) in [
+        (Policy::Require, Cause::EncryptionStrength),
+        (Policy::Prefer, Cause::EncryptionMismatch),
+        (Policy::Allow, Cause::EncryptionMismatch),
+        (Policy::Deny, Cause::EncryptionDenied),
+    ] {
+        let mut world = World::new(Settings {
+            mppe: policy,
+            ..settings()
+        });
+        world.mppe_allowed = weak;
+        world.caller.call(CallId(0), world.now);
+        world.pass(Duration::from_secs(31));
+        assert_eq!(world.end().cause, cause, "{policy:?}");
+        assert!(!world.did.iter().any(|did| did.starts_with("forward")));
+    }
+}
+
+#[test]
+fn farewells_about_encryption_are_known() {
+    for (text, known) in [
+        ("Windows error 742", true),
+        ("Windows error 741", true),
+        ("MPPE required but peer negotiation failed", true),
+        ("Windows error 619", false),
+        ("User request", false),
+        ("", false),
+    ] {
+        assert_eq!(call::is_about_encryption(text), known, "{text}");
+    }
 }
 
 #[test]
