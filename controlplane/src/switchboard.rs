@@ -338,6 +338,12 @@ fn copy(command: &Command) -> Option<Command> {
             address: *address,
             ours: *ours,
         },
+        Command::Route6 { prefix, call } => Command::Route6 {
+            prefix: *prefix,
+            call: *call,
+        },
+        Command::Unroute6 { prefix } => Command::Unroute6 { prefix: *prefix },
+        Command::Pool6 { prefix } => Command::Pool6 { prefix: *prefix },
         Command::Neighbour { port, address, mac } => Command::Neighbour {
             port: *port,
             address: *address,
@@ -352,6 +358,8 @@ fn copy(command: &Command) -> Option<Command> {
         | Command::Secure { .. }
         | Command::Forward { .. }
         | Command::Hold { .. }
+        | Command::Forward6 { .. }
+        | Command::Hold6 { .. }
         | Command::Query { .. }
         | Command::Capture { .. }
         | Command::Close { .. } => return None,

@@ -8,7 +8,7 @@
 use core::fmt;
 use core::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use turnpike_protocol::CallId;
 pub use turnpike_protocol::mppe::Direction;
 use turnpike_protocol::mppe::{Mode, StartKey, Strength};
@@ -143,6 +143,24 @@ pub struct Forward {
     pub encryption: Encryption,
 }
 
+/// The same for IPv6, which has terms of its own because IPV6CP is a protocol of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Forward6 {
+    /// The prefix of the link, and one that was delegated to the client. The server accepts only these sources from
+    /// the tunnel; the client, only these destinations (`::/0` before it has been told a prefix).
+    pub prefixes: [Option<Ipv6Net>; 2],
+    /// The client's interface identifier: the low half of its link-local address.
+    pub identifier: u64,
+    /// As in [`Forward`].
+    pub compress_address: bool,
+    /// As in [`Forward`].
+    pub compress_protocol: bool,
+    /// The largest inner packet sent into the tunnel, in octets. A link that carries less than 1280 carries no IPv6.
+    pub mtu: u16,
+    /// As in [`Forward`].
+    pub encryption: Encryption,
+}
+
 /// The encryption policy of a call whose negotiation is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Encryption {
@@ -214,8 +232,20 @@ pub enum Command {
         /// The terms.
         forward: Forward,
     },
-    /// Stop data at once (IPCP or a required CCP went down); the call stays.
+    /// Stop IPv4 at once (IPCP or a required CCP went down); the call stays.
     Hold {
+        /// The call.
+        call: CallRef,
+    },
+    /// Let IPv6 flow; again, to change the terms.
+    Forward6 {
+        /// The call.
+        call: CallRef,
+        /// The terms.
+        forward: Forward6,
+    },
+    /// Stop IPv6 at once (IPV6CP or a required CCP went down); the call stays.
+    Hold6 {
         /// The call.
         call: CallRef,
     },
@@ -243,6 +273,24 @@ pub enum Command {
         address: Ipv4Addr,
         /// Whether it is the machine's now.
         ours: bool,
+    },
+    /// As [`Command::Route`], for IPv6. Links and delegations are 64 bits long or shorter; there are no routes to
+    /// single addresses.
+    Route6 {
+        /// Inner destinations (inner sources when the worker serves clients).
+        prefix: Ipv6Net,
+        /// The call.
+        call: CallRef,
+    },
+    /// Take a route back.
+    Unroute6 {
+        /// As it was given.
+        prefix: Ipv6Net,
+    },
+    /// As [`Command::Pool`], for IPv6.
+    Pool6 {
+        /// The prefix.
+        prefix: Ipv6Net,
     },
     /// What Linux knows of a neighbour on a port; `mac: None` takes it back.
     Neighbour {
@@ -290,12 +338,17 @@ impl Command {
             | Self::Secure { call, .. }
             | Self::Forward { call, .. }
             | Self::Hold { call }
+            | Self::Forward6 { call, .. }
+            | Self::Hold6 { call }
             | Self::Query { call }
             | Self::Capture { call, .. }
             | Self::Close { call } => Some(*call),
             Self::Route { .. }
             | Self::Unroute { .. }
             | Self::Pool { .. }
+            | Self::Route6 { .. }
+            | Self::Unroute6 { .. }
+            | Self::Pool6 { .. }
             | Self::Neighbour { .. }
             | Self::DefaultRoute { .. }
             | Self::Local { .. }
@@ -318,8 +371,9 @@ pub enum Event {
         /// The frame.
         frame: FrameBytes,
     },
-    /// A packet that the client sent inside its call for us to answer: DHCP to our inner address or to everybody. Its
-    /// header is sound, and its source is the call's address or, where it goes to everybody, none.
+    /// A packet that the client sent inside its call for us to answer: DHCP to our inner address or to everybody; on
+    /// the link of IPv6 alone, echo, router and neighbour solicitations and DHCPv6. Its header is sound, and its source
+    /// is one of the call's addresses or, where it goes to many, none.
     Inner {
         /// The call.
         call: CallRef,

@@ -1,14 +1,15 @@
 //! What a worker knows of each call, and how it finds it.
 
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 use turnpike_protocol::gre;
 use turnpike_protocol::mppe::{Decryptor, Encryptor, Mode, StartKey};
 use turnpike_protocol::wire::ethernet::MacAddr;
+use turnpike_protocol::wire::ipv6;
 use turnpike_protocol::wire::ppp::{Framing, Protocol};
 use turnpike_protocol::{CallId, Time};
 
-use crate::api::{CallCounters, CallRef, Encryption, Forward, Mppe, SourceCheck};
+use crate::api::{CallCounters, CallRef, Encryption, Forward, Forward6, Mppe, SourceCheck};
 use crate::bucket::{Bucket, Limits};
 use crate::ccp::Resets;
 use crate::encap::OuterHeader;
@@ -31,6 +32,7 @@ const MIN_MTU: u16 = 68;
 pub(crate) struct Call {
     pub(crate) decap: Decap,
     pub(crate) encap: Encap,
+    pub(crate) six: Six,
     pub(crate) cold: Cold,
 }
 
@@ -43,6 +45,67 @@ pub(crate) enum Gate {
     Plain,
     /// Encrypted only, and only while both directions are.
     Encrypted,
+}
+
+impl Gate {
+    fn new(encryption: Encryption) -> Self {
+        match encryption {
+            Encryption::Plain => Self::Plain,
+            Encryption::Required => Self::Encrypted,
+        }
+    }
+}
+
+/// A PPP header and its length.
+type PppHeader = ([u8; 4], u8);
+
+fn ppp_header(framing: Framing, protocol: Protocol) -> PppHeader {
+    let (bytes, len) = framing.header(protocol);
+    (bytes, len as u8)
+}
+
+/// Terms of IPv6. All fixed while they stay.
+pub(crate) struct Six {
+    /// Of both directions.
+    pub(crate) gate: Gate,
+    /// Largest inner packet in octets.
+    pub(crate) mtu: u16,
+    /// Largest TCP segment to be announced, in octets.
+    pub(crate) mss: u16,
+    /// PPP header in front of inner packets, in clear.
+    pub(crate) plain_header: PppHeader,
+    /// The client's interface identifier.
+    identifier: u64,
+    /// The client's prefixes: address and mask.
+    prefixes: [(u128, u128); 2],
+}
+
+impl Six {
+    /// No prefix: no address has a bit that the mask leaves out.
+    const NO_PREFIX: (u128, u128) = (1, 0);
+
+    const CLOSED: Self = Self {
+        gate: Gate::Closed,
+        mtu: 0,
+        mss: 0,
+        plain_header: ([0; 4], 0),
+        identifier: 0,
+        prefixes: [Self::NO_PREFIX; 2],
+    };
+
+    /// Whether an address is in one of the client's prefixes.
+    #[inline]
+    pub(crate) fn has(&self, address: Ipv6Addr) -> bool {
+        let address = address.to_bits();
+        let [first, second] = self.prefixes;
+        address & first.1 == first.0 || address & second.1 == second.0
+    }
+
+    /// The client's address on the link itself.
+    #[inline]
+    pub(crate) fn link_local(&self) -> Ipv6Addr {
+        ipv6::link_local(self.identifier)
+    }
 }
 
 /// State of the direction from the peer. The keys come last, but for what is seldom counted: a packet in clear does not
@@ -102,9 +165,9 @@ pub(crate) struct Encap {
     /// Largest inner packet in octets. Fixed while the terms stay.
     pub(crate) mtu: u16,
     /// PPP header in front of inner packets, in clear. Fixed while the terms stay.
-    pub(crate) plain_header: ([u8; 4], u8),
+    pub(crate) plain_header: PppHeader,
     /// PPP header in front of MPPE packets. Fixed while the terms stay.
-    pub(crate) mppe_header: ([u8; 4], u8),
+    pub(crate) mppe_header: PppHeader,
     /// Per packet.
     pub(crate) sender: gre::Sender,
     /// Per packet.
@@ -198,6 +261,7 @@ impl Call {
                 dropped: 0,
                 encryptor: None,
             },
+            six: Six::CLOSED,
             cold: Cold {
                 source: None,
                 bucket: Bucket::new(FRAME_LIMITS),
@@ -211,20 +275,13 @@ impl Call {
         }
     }
 
-    /// Lets data flow on these terms. `room` is the largest inner packet that fits the access port unfragmented.
+    /// Lets IPv4 flow on these terms. `room` is the largest inner packet that fits the access port unfragmented.
     pub(crate) fn forward(&mut self, forward: &Forward, room: u16) {
-        let gate = match forward.encryption {
-            Encryption::Plain => Gate::Plain,
-            Encryption::Required => Gate::Encrypted,
-        };
+        let gate = Gate::new(forward.encryption);
         let mtu = forward.mtu.min(room).max(MIN_MTU);
         let framing = Framing {
             compress_address: forward.compress_address,
             compress_protocol: forward.compress_protocol,
-        };
-        let header = |protocol| {
-            let (bytes, len) = framing.header(protocol);
-            (bytes, len as u8)
         };
         self.decap.address = forward.address;
         self.decap.gate = gate;
@@ -232,11 +289,42 @@ impl Call {
         self.decap.mss = mtu - 40;
         self.encap.gate = gate;
         self.encap.mtu = mtu;
-        self.encap.plain_header = header(Protocol::IPV4);
-        self.encap.mppe_header = header(Protocol::COMPRESSED);
+        self.encap.plain_header = ppp_header(framing, Protocol::IPV4);
+        self.encap.mppe_header = ppp_header(framing, Protocol::COMPRESSED);
     }
 
-    /// Stops data.
+    /// The same for IPv6.
+    pub(crate) fn forward6(&mut self, forward: &Forward6, room: u16) {
+        let mtu = forward.mtu.min(room);
+        // RFC 8200 §5: every link has so much.
+        if mtu < ipv6::MIN_MTU {
+            return self.hold6();
+        }
+        let framing = Framing {
+            compress_address: forward.compress_address,
+            compress_protocol: forward.compress_protocol,
+        };
+        self.encap.mppe_header = ppp_header(framing, Protocol::COMPRESSED);
+        self.six = Six {
+            gate: Gate::new(forward.encryption),
+            mtu,
+            // Without IPv6 and TCP header.
+            mss: mtu - 60,
+            plain_header: ppp_header(framing, Protocol::IPV6),
+            identifier: forward.identifier,
+            prefixes: forward.prefixes.map(|prefix| match prefix {
+                Some(prefix) => (prefix.network().to_bits(), prefix.netmask().to_bits()),
+                None => Six::NO_PREFIX,
+            }),
+        };
+    }
+
+    /// Stops IPv6.
+    pub(crate) fn hold6(&mut self) {
+        self.six = Six::CLOSED;
+    }
+
+    /// Stops IPv4.
     pub(crate) fn hold(&mut self) {
         self.decap.gate = Gate::Closed;
         self.encap.gate = Gate::Closed;

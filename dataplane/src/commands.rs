@@ -61,14 +61,15 @@ impl<D: Device> Path<D> {
                 }
             }),
             Command::Forward { call, forward } => {
-                let overhead = encap::OVERHEAD as u16;
-                let room = self
-                    .core
-                    .port(Port::Access)
-                    .map_or(u16::MAX, |port| port.mtu.saturating_sub(overhead));
+                let room = self.room();
                 self.with_call(call, |known| known.forward(forward, room))
             }
             Command::Hold { call } => self.with_call(call, Call::hold),
+            Command::Forward6 { call, forward } => {
+                let room = self.room();
+                self.with_call(call, |known| known.forward6(forward, room))
+            }
+            Command::Hold6 { call } => self.with_call(call, Call::hold6),
             Command::Route { prefix, call } => {
                 if self.add_route(*prefix, *call) {
                     Ok(())
@@ -82,6 +83,25 @@ impl<D: Device> Path<D> {
             }
             Command::Pool { prefix } => {
                 if self.core.routes.add_pool(*prefix) {
+                    Ok(())
+                } else {
+                    Err(Reason::RoutesFull)
+                }
+            }
+            Command::Route6 { prefix, call } => {
+                let slot = self.slot(call).unwrap_or(UNKNOWN_SLOT);
+                if self.core.routes6.add(*prefix, *call, slot) {
+                    Ok(())
+                } else {
+                    Err(Reason::RoutesFull)
+                }
+            }
+            Command::Unroute6 { prefix } => {
+                self.core.routes6.remove(*prefix);
+                Ok(())
+            }
+            Command::Pool6 { prefix } => {
+                if self.core.routes6.add_pool(*prefix) {
                     Ok(())
                 } else {
                     Err(Reason::RoutesFull)
@@ -133,6 +153,14 @@ impl<D: Device> Path<D> {
             self.core.counters.dropped(reason);
         }
         true
+    }
+
+    /// The largest inner packet that fits the access port unfragmented, in octets.
+    fn room(&self) -> u16 {
+        let overhead = encap::OVERHEAD as u16;
+        self.core
+            .port(Port::Access)
+            .map_or(u16::MAX, |port| port.mtu.saturating_sub(overhead))
     }
 
     fn slot(&self, call: &CallRef) -> Result<u32, Reason> {

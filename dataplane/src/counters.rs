@@ -46,7 +46,7 @@ macro_rules! named {
 named! {
     /// Why a packet was dropped, or a command not carried out.
     Reason {
-        NotIpv4 = "not-ipv4", "Ethernet frame that does not hold IPv4";
+        NotIpv4 = "not-ipv4", "Ethernet frame that does not hold IPv4, or behind a pool port IPv6";
         OuterHeader = "outer-header", "outer IPv4 header with impossible lengths";
         OuterChecksum = "outer-checksum", "outer IPv4 header with a wrong checksum";
         OuterFragment = "outer-fragment", "fragment of an outer IPv4 packet that was not reassembled";
@@ -78,18 +78,20 @@ named! {
         MppeNeedReset = "mppe-need-reset", "stateful MPPE packet after a loss";
         MppeGarbage = "mppe-garbage", "MPPE packet that decrypts to nothing sensible";
         ControlInMppe = "control-in-mppe", "control protocol inside MPPE";
-        UnknownInMppe = "unknown-in-mppe", "PPP protocol inside MPPE that is not IPv4";
+        UnknownInMppe = "unknown-in-mppe", "PPP protocol inside MPPE that is neither IPv4 nor IPv6";
         PlainRefused = "plain-refused", "data in clear while encryption is required";
         NotYetForwarding = "not-yet-forwarding", "data before the call may carry any";
         NotYetEncrypted = "not-yet-encrypted", "data while not both directions are encrypted as required";
-        InnerHeader = "inner-header", "inner packet that is not IPv4 or has impossible lengths";
+        InnerHeader = "inner-header", "inner packet that is not what its PPP protocol says or has impossible lengths";
         InnerChecksum = "inner-checksum", "inner IPv4 header with a wrong checksum";
         Spoofed = "spoofed", "inner source address that is not the client's";
+        LinkScope = "link-scope", "inner IPv6 packet for the link itself, to which there is no answer";
+        SameLink = "same-link", "inner IPv6 packet from a call for an address of the same call";
         WrongInnerDestination = "wrong-inner-destination", "inner destination that is not ours";
         TtlExpired = "ttl-expired", "inner packet at the end of its life with no host port to answer it";
         NoRoute = "no-route", "inner packet for an address without a route";
         PoolWithoutCall = "pool-without-call", "inner packet for a pool address that no call has";
-        TooBig = "too-big", "inner packet larger than the tunnel with DF set";
+        TooBig = "too-big", "inner packet larger than the tunnel that no router may fragment";
         FragmentFailed = "fragment-failed", "inner packet larger than the tunnel that could not be fragmented";
         NoNeighbour = "no-neighbour", "next hop whose link-layer address is not known";
         NoHeadroom = "no-headroom", "frame without room for its headers";

@@ -38,8 +38,12 @@ pub(crate) enum Verdict {
         call: CallRef,
         slot: u32,
     },
-    /// An inner packet for an address of ours that no call has.
-    Unused { at: usize, len: usize },
+    /// An inner packet for an address of ours that no call has, or none that it may be forwarded to.
+    Unused {
+        at: usize,
+        len: usize,
+        reason: Reason,
+    },
     /// A GRE packet out of order: what its number is, and where its payload lies.
     Reorder {
         slot: u32,
@@ -111,7 +115,8 @@ fn outer(bytes: &[u8]) -> Result<Outer, Reason> {
 pub(crate) fn may_be_inner(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::OuterFragment
+        Reason::NotIpv4
+            | Reason::OuterFragment
             | Reason::OuterProtocol
             | Reason::GreShort
             | Reason::GreVersion
@@ -171,6 +176,27 @@ fn decrypt(call: &mut Call, packet: &mut [u8], now: Time) -> Result<(), Reason> 
         }) => Reason::ControlInMppe,
         _ => Reason::MppeGarbage,
     })
+}
+
+/// Whether a packet that came in clear passes.
+#[inline]
+fn in_clear(gate: Gate) -> Result<(), Reason> {
+    match gate {
+        Gate::Plain => Ok(()),
+        Gate::Closed => Err(Reason::NotYetForwarding),
+        Gate::Encrypted => Err(Reason::PlainRefused),
+    }
+}
+
+/// Whether a packet that was decrypted passes.
+#[inline]
+fn encrypted(gate: Gate, call: &Call) -> Result<(), Reason> {
+    match gate {
+        Gate::Plain => Ok(()),
+        Gate::Closed => Err(Reason::NotYetForwarding),
+        Gate::Encrypted if call.encap.encryptor.is_some() => Ok(()),
+        Gate::Encrypted => Err(Reason::NotYetEncrypted),
+    }
 }
 
 impl Core {
@@ -305,12 +331,12 @@ impl Core {
         let at = start + frame.header_len;
         match frame.protocol {
             Protocol::IPV4 => {
-                match call.decap.gate {
-                    Gate::Plain => {}
-                    Gate::Closed => return Err(Reason::NotYetForwarding),
-                    Gate::Encrypted => return Err(Reason::PlainRefused),
-                }
+                in_clear(call.decap.gate)?;
                 self.inner(bytes, at, end, slot, now)
+            }
+            Protocol::IPV6 => {
+                in_clear(call.six.gate)?;
+                self.inner6(bytes, at, end, slot, now)
             }
             Protocol::COMPRESSED => {
                 if let Err(reason) = decrypt(call, &mut bytes[at..end], now) {
@@ -324,20 +350,22 @@ impl Core {
                         slot,
                     });
                 }
-                match call.decap.gate {
-                    Gate::Plain => {}
-                    Gate::Closed => return Err(Reason::NotYetForwarding),
-                    Gate::Encrypted if call.encap.encryptor.is_some() => {}
-                    Gate::Encrypted => return Err(Reason::NotYetEncrypted),
-                }
                 let at = at + turnpike_protocol::mppe::HEADER_LEN;
                 // It parsed, or it would not have been plausible.
                 let inner =
                     ppp::Frame::parse_protocol(&bytes[at..end]).map_err(|_| Reason::MppeGarbage)?;
-                if inner.protocol != Protocol::IPV4 {
-                    return Err(Reason::UnknownInMppe);
+                let at = at + inner.header_len;
+                match inner.protocol {
+                    Protocol::IPV4 => {
+                        encrypted(call.decap.gate, call)?;
+                        self.inner(bytes, at, end, slot, now)
+                    }
+                    Protocol::IPV6 => {
+                        encrypted(call.six.gate, call)?;
+                        self.inner6(bytes, at, end, slot, now)
+                    }
+                    _ => Err(Reason::UnknownInMppe),
                 }
-                self.inner(bytes, at + inner.header_len, end, slot, now)
             }
             protocol => self.control(bytes, (start, at, end), protocol, slot, now),
         }
@@ -456,7 +484,11 @@ impl Core {
             }
             _ if self.config.server_address == Some(destination) => Ok(host),
             Target::Unused if self.locals.contains(destination) => Ok(host),
-            Target::Unused => Ok(Verdict::Unused { at, len }),
+            Target::Unused => Ok(Verdict::Unused {
+                at,
+                len,
+                reason: Reason::PoolWithoutCall,
+            }),
             Target::Elsewhere => {
                 let Some(mac) = self.uplink.and_then(|hop| self.hops.mac(hop)) else {
                     return Ok(host);

@@ -3,11 +3,13 @@
 use core::net::Ipv4Addr;
 
 use turnpike_protocol::wire::ethernet::{self, MacAddr};
+use turnpike_protocol::wire::ppp::Protocol;
 use turnpike_protocol::wire::{gre, ipv4};
 
 use crate::call::{Call, Encap, Gate};
 use crate::cipher;
 use crate::counters::Reason;
+use crate::version::Version;
 
 /// Octets that the longest headers in front of an inner packet take: Ethernet, IPv4, GRE, PPP, MPPE and inner PPP
 /// protocol.
@@ -20,7 +22,8 @@ const OUTER_LEN: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
 pub(crate) const OVERHEAD: usize = ROOM - ethernet::HEADER_LEN;
 
 /// PPP protocol in front of the inner packet, encrypted with it.
-const INNER_IPV4: [u8; 2] = [0x00, 0x21];
+const INNER_IPV4: [u8; 2] = Protocol::IPV4.0.to_be_bytes();
+const INNER_IPV6: [u8; 2] = Protocol::IPV6.0.to_be_bytes();
 
 /// Ethernet and outer IPv4 header of a call's packets, complete but for destination address on the link, length,
 /// identification and checksum.
@@ -130,7 +133,7 @@ fn finish(
 }
 
 /// Puts an inner packet `bytes[at..]` into the tunnel. Returns where the Ethernet frame begins. `at` must be at least
-/// [`ROOM`]. The packet fits the call's MTU; `mac` is the next hop's address.
+/// [`ROOM`]. The packet has been checked and fits the call's MTU; `mac` is the next hop's address.
 #[inline]
 pub(crate) fn inner(
     call: &mut Call,
@@ -139,9 +142,13 @@ pub(crate) fn inner(
     mac: MacAddr,
 ) -> Result<usize, Reason> {
     let octets = (bytes.len() - at) as u64;
-    let (at, (header, len)) = match call.encap.gate {
+    let (gate, plain_header, protocol) = match Version::of(&bytes[at..]) {
+        Version::Four => (call.encap.gate, call.encap.plain_header, INNER_IPV4),
+        Version::Six => (call.six.gate, call.six.plain_header, INNER_IPV6),
+    };
+    let (at, (header, len)) = match gate {
         Gate::Closed => return Err(Reason::NotYetForwarding),
-        Gate::Plain => (at, call.encap.plain_header),
+        Gate::Plain => (at, plain_header),
         Gate::Encrypted => {
             if call.decap.decryptor.is_none() {
                 return Err(Reason::NotYetEncrypted);
@@ -153,7 +160,7 @@ pub(crate) fn inner(
                 .ok_or(Reason::NotYetEncrypted)?;
             let sealing = encryptor.seal();
             let at = at - 2;
-            bytes[at..at + 2].copy_from_slice(&INNER_IPV4);
+            bytes[at..at + 2].copy_from_slice(&protocol);
             cipher::run(sealing.cipher, &mut bytes[at..]);
             let at = at - 2;
             bytes[at..at + 2].copy_from_slice(&sealing.header);

@@ -1,13 +1,11 @@
 //! What moves frames: a worker's state and its device, and the ways a packet takes between tunnels and ports.
 
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use turnpike_protocol::wire::ethernet::{self, MacAddr};
-use turnpike_protocol::wire::icmp::Message;
-use turnpike_protocol::wire::ipv4;
-use turnpike_protocol::wire::tcp_mss::{self, Clamped};
-use turnpike_protocol::{CallId, Role, Time};
+use turnpike_protocol::wire::{ipv4, ipv6};
+use turnpike_protocol::{CallId, Time};
 
 use crate::api::{CallRef, CaptureSide, Direction, Port, PortInfo, WorkerId};
 use crate::bucket::{Bucket, Limits};
@@ -23,6 +21,8 @@ use crate::next_hops::{Hop, NextHops};
 use crate::reorder::Reorder;
 use crate::rings::{CaptureSender, EventSender};
 use crate::routes::{Routes, Target};
+use crate::routes6::Routes6;
+use crate::version::Version;
 use crate::wheel::{self, Wheel};
 use crate::worker::WorkerConfig;
 
@@ -45,6 +45,7 @@ pub(crate) struct Core {
     pub(crate) config: WorkerConfig,
     pub(crate) calls: Calls,
     pub(crate) routes: Routes,
+    pub(crate) routes6: Routes6,
     pub(crate) hops: NextHops,
     /// Addresses of the machine.
     pub(crate) locals: Locals,
@@ -70,6 +71,7 @@ impl Core {
         Self {
             calls: Calls::new(config.calls, config.source_check),
             routes: Routes::new(config.routes),
+            routes6: Routes6::new(config.routes6),
             // One for each call, a few for neighbours that no call uses.
             hops: NextHops::new(config.calls + 1024),
             locals: Locals::new(),
@@ -88,18 +90,28 @@ impl Core {
     /// The slot of the call that a frame probably belongs to, without checking anything. A server's calls only: a
     /// client seldom has many.
     #[inline]
-    fn guess(&self, port: Port, header: &[u8; 42]) -> u32 {
+    fn guess(&self, port: Port, frame: &[u8]) -> u32 {
+        let Some(header) = frame.first_chunk::<42>() else {
+            return UNKNOWN_SLOT;
+        };
         let address =
             |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
-        match port {
-            Port::Access => {
+        let target = match (port, Version::of_frame(frame)) {
+            (Port::Access, _) => {
                 let id = CallId(u16::from_be_bytes([header[40], header[41]]));
-                self.calls.find(address(26), id).unwrap_or(UNKNOWN_SLOT)
+                return self.calls.find(address(26), id).unwrap_or(UNKNOWN_SLOT);
             }
-            Port::Uplink | Port::Host => match self.routes.get(address(30)) {
-                Target::Call { slot, .. } => slot,
-                Target::Unused | Target::Elsewhere => UNKNOWN_SLOT,
-            },
+            (Port::Uplink | Port::Host, Some(Version::Six)) => {
+                match frame[ethernet::HEADER_LEN + 24..].first_chunk() {
+                    Some(octets) => self.routes6.get(Ipv6Addr::from_octets(*octets)),
+                    None => Target::Elsewhere,
+                }
+            }
+            (Port::Uplink | Port::Host, _) => self.routes.get(address(30)),
+        };
+        match target {
+            Target::Call { slot, .. } => slot,
+            Target::Unused | Target::Elsewhere => UNKNOWN_SLOT,
         }
     }
 
@@ -168,10 +180,7 @@ impl<D: Device> Path<D> {
         }
         let mut slots = [UNKNOWN_SLOT; BATCH];
         for (slot, frame) in slots.iter_mut().zip(batch.iter_mut()) {
-            let Some(header) = self.device.bytes(frame).first_chunk() else {
-                continue;
-            };
-            *slot = self.core.guess(port, header);
+            *slot = self.core.guess(port, self.device.bytes(frame));
         }
         let mut touched = 0;
         for slot in slots {
@@ -205,10 +214,18 @@ impl<D: Device> Path<D> {
     /// Whether a frame holds an inner packet for us.
     fn is_routed(&mut self, frame: &mut Frame) -> bool {
         let bytes = self.device.bytes(frame);
-        match ipv4::Packet::new_checked(&bytes[ethernet::HEADER_LEN..]) {
-            Ok(ip) => self.core.routes.get(ip.destination()) != Target::Elsewhere,
-            Err(_) => false,
-        }
+        let Some(version) = Version::of_frame(bytes) else {
+            return false;
+        };
+        let packet = &bytes[ethernet::HEADER_LEN..];
+        let target =
+            match version {
+                Version::Four => ipv4::Packet::new_checked(packet)
+                    .map(|ip| self.core.routes.get(ip.destination())),
+                Version::Six => ipv6::Packet::new_checked(packet)
+                    .map(|ip| self.core.routes6.get(ip.destination())),
+            };
+        target.is_ok_and(|target| target != Target::Elsewhere)
     }
 
     #[inline]
@@ -246,9 +263,9 @@ impl<D: Device> Path<D> {
                     self.drop(frame, Reason::NoHeadroom);
                 }
             }
-            Verdict::Unused { at, len } => {
+            Verdict::Unused { at, len, reason } => {
                 if cut_to_inner(&mut frame, at, len) {
-                    self.unused(frame, Arrival::TUNNEL, now);
+                    self.unused(frame, reason, Arrival::TUNNEL, now);
                 } else {
                     self.drop(frame, Reason::NoHeadroom);
                 }
@@ -291,134 +308,29 @@ impl<D: Device> Path<D> {
         let Some(info) = self.core.port(port) else {
             return self.drop(frame, Reason::NoPort);
         };
-        let header = ethernet::Header {
-            destination: mac,
-            source: info.mac,
-            ethertype: ethernet::IPV4,
-        };
         if !cut_to_inner(&mut frame, at, len) {
             return self.drop(frame, Reason::NoHeadroom);
         }
-        header.emit(self.device.bytes(&mut frame));
+        let bytes = self.device.bytes(&mut frame);
+        ethernet::Header {
+            destination: mac,
+            source: info.mac,
+            ethertype: Version::of(&bytes[ethernet::HEADER_LEN..]).ethertype(),
+        }
+        .emit(bytes);
         self.transmit(port, frame);
     }
 
-    fn hand_over(&mut self, mut frame: Frame, owner: WorkerId, origin: Origin) {
+    pub(crate) fn hand_over(&mut self, mut frame: Frame, owner: WorkerId, origin: Origin) {
         let bytes = self.device.bytes(&mut frame);
         if origin == Origin::Tunnel {
-            set_ipv4(bytes);
+            set_ethertype(bytes);
         }
         if self.peers.hand_over(owner, origin, bytes) {
             self.core.counters.add(Total::HandedOver, 1);
             self.device.release(frame);
         } else {
             self.drop(frame, Reason::HandoffFull);
-        }
-    }
-
-    /// An Ethernet frame with an inner packet: finds its call.
-    #[inline]
-    pub(crate) fn route_inner(&mut self, mut frame: Frame, arrival: Arrival, now: Time) {
-        let bytes = self.device.bytes(&mut frame);
-        let Some((header, packet)) = bytes.split_at_checked(ethernet::HEADER_LEN) else {
-            return self.drop(frame, Reason::NotIpv4);
-        };
-        if header[12..] != ethernet::IPV4.to_be_bytes() {
-            return self.drop(frame, Reason::NotIpv4);
-        }
-        let Ok(ip) = ipv4::Packet::new_checked(packet) else {
-            return self.drop(frame, Reason::InnerHeader);
-        };
-        if !ip.verify_checksum() {
-            return self.drop(frame, Reason::InnerChecksum);
-        }
-        let (len, destination) = (ip.total_len(), ip.destination());
-        // A server routes by whom a packet is for. A client has one tunnel per address of its own.
-        let key = match self.core.config.role {
-            Role::Server => destination,
-            Role::Client => ip.source(),
-        };
-        let target = self.core.routes.get(key);
-        // Without the padding of the link.
-        if !frame.set_len(ethernet::HEADER_LEN + len) {
-            return self.drop(frame, Reason::InnerHeader);
-        }
-        match target {
-            Target::Call { call, slot } => self.enter_call(frame, call, slot, arrival, now),
-            _ if self.core.config.server_address == Some(destination)
-                && arrival.origin != Origin::Port(Port::Host) =>
-            {
-                let mac = self.core.config.host_peer_mac;
-                self.leave(Port::Host, frame, ethernet::HEADER_LEN, len, mac);
-            }
-            Target::Unused => self.unused(frame, arrival, now),
-            Target::Elsewhere => self.drop(frame, Reason::NoRoute),
-        }
-    }
-
-    /// An inner packet behind an Ethernet header, for a call of this worker or another one.
-    #[inline]
-    fn enter_call(
-        &mut self,
-        mut frame: Frame,
-        call: CallRef,
-        slot: u32,
-        arrival: Arrival,
-        now: Time,
-    ) {
-        let owner = self.core.config.owners.owner(call.id);
-        if owner != self.core.config.id {
-            if arrival.handed_over {
-                return self.drop(frame, Reason::NoRoute);
-            }
-            return self.hand_over(frame, owner, arrival.origin);
-        }
-        let Some(slot) = self.core.calls.slot(&call, slot) else {
-            return self.drop(frame, Reason::NoRoute);
-        };
-        let Some(known) = self.core.calls.get_mut(slot) else {
-            return self.drop(frame, Reason::NoRoute);
-        };
-        let packet = &mut self.device.bytes(&mut frame)[ethernet::HEADER_LEN..];
-        let len = packet.len();
-        // Linux did it for what comes from the host port, and decap for what comes out of a tunnel.
-        let lower_ttl = match arrival.origin {
-            Origin::Port(Port::Access | Port::Uplink) => self.core.config.role == Role::Server,
-            Origin::Port(Port::Host) | Origin::Tunnel => false,
-        };
-        let Ok(mut ip) = ipv4::Packet::new_checked(&mut *packet) else {
-            return self.drop(frame, Reason::InnerHeader);
-        };
-        if lower_ttl && ip.ttl() <= 1 {
-            // Linux answers.
-            if !self.device.has(Port::Host) {
-                return self.drop(frame, Reason::TtlExpired);
-            }
-            let mac = self.core.config.host_peer_mac;
-            return self.leave(Port::Host, frame, ethernet::HEADER_LEN, len, mac);
-        }
-        let mtu = known.encap.mtu;
-        if len > usize::from(mtu) {
-            if ip.dont_fragment() {
-                known.encap.dropped += 1;
-                let message = Message::FragmentationNeeded { mtu };
-                return self.refuse(frame, message, Reason::TooBig, arrival, now);
-            }
-            if lower_ttl {
-                let _ = ip.decrement_ttl();
-            }
-            return self.fragment(frame, slot, usize::from(mtu), now);
-        }
-        if lower_ttl {
-            let _ = ip.decrement_ttl();
-        }
-        if ip.protocol() == ipv4::TCP && tcp_mss::clamp(packet, known.decap.mss) == Clamped::Yes {
-            self.core.counters.add(Total::MssClamped, 1);
-        }
-        if frame.cut_front(ethernet::HEADER_LEN) {
-            self.encap(frame, slot, now);
-        } else {
-            self.drop(frame, Reason::NoHeadroom);
         }
     }
 
@@ -530,9 +442,13 @@ impl<D: Device> Path<D> {
             return self.drop(frame, Reason::UnknownCall);
         };
         // A call that may not carry data has no MTU either.
-        let refused = match call.encap.gate {
+        let (gate, mtu) = match Version::of(packet) {
+            Version::Four => (call.encap.gate, call.encap.mtu),
+            Version::Six => (call.six.gate, call.six.mtu),
+        };
+        let refused = match gate {
             Gate::Closed => Some(Reason::NotYetForwarding),
-            _ if packet.len() > usize::from(call.encap.mtu) => Some(Reason::TooBig),
+            _ if packet.len() > usize::from(mtu) => Some(Reason::TooBig),
             _ => None,
         };
         if let Some(reason) = refused {
@@ -633,8 +549,8 @@ fn cut_to_inner(frame: &mut Frame, at: usize, len: usize) -> bool {
 }
 
 /// Makes the octets in front of an inner packet, left over from outer headers, say that it is one.
-pub(crate) fn set_ipv4(bytes: &mut [u8]) {
-    if let Some(ethertype) = bytes.get_mut(12..ethernet::HEADER_LEN) {
-        ethertype.copy_from_slice(&ethernet::IPV4.to_be_bytes());
+pub(crate) fn set_ethertype(bytes: &mut [u8]) {
+    if let Some((header, packet)) = bytes.split_at_mut_checked(ethernet::HEADER_LEN) {
+        header[12..].copy_from_slice(&Version::of(packet).ethertype().to_be_bytes());
     }
 }

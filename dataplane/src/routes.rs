@@ -1,4 +1,4 @@
-//! Inner addresses to calls.
+//! Inner IPv4 addresses to calls, and what both versions of routes have in common.
 
 use core::net::Ipv4Addr;
 
@@ -37,8 +37,7 @@ pub(crate) struct Routes {
     free: Vec<u32>,
     /// Longest first.
     prefixes: Vec<(Ipv4Net, Route)>,
-    /// First and last address; sorted, disjoint.
-    pools: Vec<(u32, u32)>,
+    pools: Pools,
 }
 
 impl Routes {
@@ -50,7 +49,7 @@ impl Routes {
             routes: vec![None; limit].into_boxed_slice(),
             free: (0..count).rev().collect(),
             prefixes: Vec::with_capacity(MAX_PREFIXES),
-            pools: Vec::with_capacity(MAX_POOLS),
+            pools: Pools::new(),
         }
     }
 
@@ -99,23 +98,9 @@ impl Routes {
     /// Marks addresses as ours. False when there is no room.
     #[must_use]
     pub(crate) fn add_pool(&mut self, prefix: Ipv4Net) -> bool {
-        let mut first = prefix.network().to_bits();
-        let mut last = prefix.broadcast().to_bits();
-        self.pools.retain(|(from, to)| {
-            // Merge what overlaps or touches.
-            let touches = *from <= last.saturating_add(1) && first <= to.saturating_add(1);
-            if touches {
-                first = first.min(*from);
-                last = last.max(*to);
-            }
-            !touches
-        });
-        if self.pools.len() == MAX_POOLS {
-            return false;
-        }
-        let at = self.pools.partition_point(|(from, _)| *from < first);
-        self.pools.insert(at, (first, last));
-        true
+        let bits = |address: Ipv4Addr| u128::from(address.to_bits());
+        self.pools
+            .add(bits(prefix.network()), bits(prefix.broadcast()))
     }
 
     /// What stands behind an address: the longest match.
@@ -136,9 +121,49 @@ impl Routes {
                 slot: *slot,
             };
         }
-        let after = self.pools.partition_point(|(from, _)| *from <= bits);
-        match after.checked_sub(1).map(|at| self.pools[at]) {
-            Some((_, to)) if bits <= to => Target::Unused,
+        self.pools.get(u128::from(bits))
+    }
+}
+
+/// Ranges of addresses that are ours.
+pub(crate) struct Pools {
+    /// First and last address; sorted, disjoint.
+    ranges: Vec<(u128, u128)>,
+}
+
+impl Pools {
+    /// None; memory for all that there may be is allocated now.
+    pub(crate) fn new() -> Self {
+        Self {
+            ranges: Vec::with_capacity(MAX_POOLS),
+        }
+    }
+
+    /// Adds the addresses from `first` to `last`. False when there is no room.
+    #[must_use]
+    pub(crate) fn add(&mut self, mut first: u128, mut last: u128) -> bool {
+        self.ranges.retain(|(from, to)| {
+            // Merge what overlaps or touches.
+            let touches = *from <= last.saturating_add(1) && first <= to.saturating_add(1);
+            if touches {
+                first = first.min(*from);
+                last = last.max(*to);
+            }
+            !touches
+        });
+        if self.ranges.len() == MAX_POOLS {
+            return false;
+        }
+        let at = self.ranges.partition_point(|(from, _)| *from < first);
+        self.ranges.insert(at, (first, last));
+        true
+    }
+
+    /// Whose an address without a route is.
+    pub(crate) fn get(&self, address: u128) -> Target {
+        let after = self.ranges.partition_point(|(from, _)| *from <= address);
+        match after.checked_sub(1).map(|at| self.ranges[at]) {
+            Some((_, to)) if address <= to => Target::Unused,
             _ => Target::Elsewhere,
         }
     }
@@ -213,7 +238,7 @@ mod tests {
         ] {
             assert!(routes.add_pool(net(prefix)));
         }
-        assert_eq!(routes.pools, [(0, 0x7fff_ffff)]);
+        assert_eq!(routes.pools.ranges, [(0, 0x7fff_ffff)]);
         assert!(routes.add_pool(net("255.255.255.255/32")));
         assert_eq!(routes.get(Ipv4Addr::BROADCAST), Target::Unused);
         assert_eq!(

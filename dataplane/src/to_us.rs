@@ -5,7 +5,7 @@
 use core::net::Ipv4Addr;
 
 use turnpike_protocol::Time;
-use turnpike_protocol::wire::ipv4;
+use turnpike_protocol::wire::{ipv4, ipv6};
 
 use crate::bucket::Limits;
 use crate::counters::{Reason, Total};
@@ -21,6 +21,13 @@ pub(crate) const LIMITS: Limits = Limits {
 
 /// UDP port of DHCP servers (RFC 2131 §4.1).
 const DHCP_SERVER: [u8; 2] = 67_u16.to_be_bytes();
+
+/// UDP port of DHCPv6 servers and relays (RFC 8415 §7.2).
+const DHCPV6_SERVER: [u8; 2] = 547_u16.to_be_bytes();
+
+/// ICMPv6 that a router answers on its link: Echo Request (RFC 4443 §4.1), Router Solicitation and Neighbor
+/// Solicitation (RFC 4861 §4.1, §4.3).
+const QUESTIONS: [u8; 3] = [128, 133, 135];
 
 /// Whether a packet with this destination can be for us at all: the question that every packet has to be asked.
 #[inline]
@@ -46,6 +53,17 @@ pub(crate) fn is<T: AsRef<[u8]>>(
         && !packet.is_fragment()
         && packet.payload().len() >= 8
         && packet.payload()[2..4] == DHCP_SERVER
+}
+
+/// Whether an IPv6 packet from a client that stays on its link is a question for us.
+#[cold]
+pub(crate) fn is6<T: AsRef<[u8]>>(packet: &ipv6::Packet<T>) -> bool {
+    let payload = packet.payload();
+    match packet.next_header() {
+        ipv6::ICMPV6 => payload.len() >= 8 && QUESTIONS.contains(&payload[0]),
+        ipv6::UDP => payload.len() >= 8 && payload[2..4] == DHCPV6_SERVER,
+        _ => false,
+    }
 }
 
 impl Core {

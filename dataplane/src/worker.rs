@@ -1,6 +1,6 @@
 //! The worker: one turn after the other over a device and the rings.
 
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 use core::sync::atomic::{Ordering, fence};
 use core::time::Duration;
 use std::sync::Arc;
@@ -43,12 +43,16 @@ pub struct WorkerConfig {
     pub calls: usize,
     /// Routes to single addresses it has room for: calls of all workers.
     pub routes: usize,
+    /// IPv6 routes it has room for: links and delegations of calls of all workers. 0 where there is no IPv6.
+    pub routes6: usize,
     /// Its ports, in the order of [`Port::ALL`]. The access port must be there.
     pub ports: [Option<PortInfo>; Port::ALL.len()],
     /// Link-layer address of Linux' end of the host port.
     pub host_peer_mac: MacAddr,
     /// Our inner address: packets for it go to Linux, ICMP errors come from it.
     pub server_address: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub server_address6: Option<Ipv6Addr>,
     /// When acknowledgements go out on their own; a delay above 120 ms is cut to that.
     pub acks: AckSettings,
     /// How packets that overtook each other are put back in order.

@@ -10,7 +10,7 @@ use aya::maps::{HashMap, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use turnpike_ebpf::{self as shared, Verdict};
 
 use crate::netdev::{self, Netlink};
@@ -95,6 +95,7 @@ pub struct Program {
     ports: HashMap<MapData, u32, [u32; 5]>,
     local: HashMap<MapData, [u8; 4], u32>,
     pool: LpmTrie<MapData, [u8; 4], u32>,
+    pool6: LpmTrie<MapData, [u8; 16], u32>,
     verdicts: PerCpuArray<MapData, u64>,
     ebpf: Ebpf,
 }
@@ -132,6 +133,7 @@ impl Program {
             ports: map(&mut ebpf, shared::PORTS)?,
             local: map(&mut ebpf, shared::LOCAL)?,
             pool: map(&mut ebpf, shared::POOL)?,
+            pool6: map(&mut ebpf, shared::POOL6)?,
             verdicts: map(&mut ebpf, shared::VERDICTS)?,
             ebpf,
         };
@@ -252,19 +254,36 @@ impl Program {
     ///
     /// # Errors
     /// When there are too many prefixes.
-    pub fn pool_add(&mut self, net: Ipv4Net) -> Result<(), Error> {
-        self.pool
-            .insert(&key(net), 1, 0)
-            .map_err(|e| map_error(shared::POOL, "enter a prefix", &e))
+    pub fn pool_add(&mut self, net: IpNet) -> Result<(), Error> {
+        let (map, result) = match net {
+            IpNet::V4(net) => {
+                let key = key(net.prefix_len(), net.network().octets());
+                (shared::POOL, self.pool.insert(&key, 1, 0))
+            }
+            IpNet::V6(net) => {
+                let key = key(net.prefix_len(), net.network().octets());
+                (shared::POOL6, self.pool6.insert(&key, 1, 0))
+            }
+        };
+        result.map_err(|e| map_error(map, "enter a prefix", &e))
     }
 
     /// Leaves packets to these inner addresses to Linux again.
     ///
     /// # Errors
     /// When the kernel refuses; a prefix that was not there is none.
-    pub fn pool_remove(&mut self, net: Ipv4Net) -> Result<(), Error> {
-        gone(self.pool.remove(&key(net)))
-            .map_err(|e| map_error(shared::POOL, "delete a prefix", &e))
+    pub fn pool_remove(&mut self, net: IpNet) -> Result<(), Error> {
+        let (map, result) = match net {
+            IpNet::V4(net) => {
+                let key = key(net.prefix_len(), net.network().octets());
+                (shared::POOL, self.pool.remove(&key))
+            }
+            IpNet::V6(net) => {
+                let key = key(net.prefix_len(), net.network().octets());
+                (shared::POOL6, self.pool6.remove(&key))
+            }
+        };
+        gone(result).map_err(|e| map_error(map, "delete a prefix", &e))
     }
 
     /// Packets by verdict since the program was loaded, over all devices and CPUs.
@@ -285,8 +304,8 @@ impl Program {
     }
 }
 
-fn key(net: Ipv4Net) -> Key<[u8; 4]> {
-    Key::new(u32::from(net.prefix_len()), net.network().octets())
+fn key<const N: usize>(len: u8, network: [u8; N]) -> Key<[u8; N]> {
+    Key::new(u32::from(len), network)
 }
 
 /// Deleting what is not there is no error.

@@ -50,6 +50,7 @@ fn the_allocator_counts() {
 fn a_worker_allocates_nothing() {
     for encryption in [Encryption::Plain, Encryption::Required] {
         let mut pair = Pair::up_reordering(encryption, Reordering::default());
+        pair.forward6(encryption);
         pair.server.tell(Command::Capture {
             call: AT_SERVER,
             on: true,
@@ -59,6 +60,8 @@ fn a_worker_allocates_nothing() {
         for size in [0, 100, 1300] {
             pair.client
                 .receive(Port::Host, [from_linux(&udp(INNER, INTERNET, size))]);
+            pair.client
+                .receive(Port::Host, [from_linux(&udp6(INNER6, INTERNET6, size))]);
             up.extend(pair.client.sent(Port::Access));
         }
         let down = [
@@ -67,6 +70,9 @@ fn a_worker_allocates_nothing() {
             from_linux(&udp(INTERNET, INNER, 1450)),
             from_linux(&with_df(udp(INTERNET, INNER, 1450))),
             from_linux(&udp(INTERNET, core::net::Ipv4Addr::new(10, 20, 0, 99), 9)),
+            from_linux(&udp6(INTERNET6, INNER6, 100)),
+            from_linux(&udp6(INTERNET6, INNER6, 1450)),
+            from_linux(&udp6(INTERNET6, SERVER_INNER6, 9)),
         ];
         let echo = [0xff, 0x03, 0xc0, 0x21, 9, 1, 0, 4];
         let bad = [
@@ -120,7 +126,14 @@ fn a_worker_allocates_nothing() {
                         prefix: core::net::Ipv4Addr::from_bits(n.into()).into(),
                         call,
                     },
+                    Command::Route6 {
+                        prefix: PREFIX6.parse().unwrap(),
+                        call,
+                    },
                     Command::Query { call },
+                    Command::Unroute6 {
+                        prefix: PREFIX6.parse().unwrap(),
+                    },
                     Command::Unroute {
                         prefix: core::net::Ipv4Addr::from_bits(n.into()).into(),
                     },
@@ -144,11 +157,11 @@ fn a_worker_allocates_nothing() {
         // All of that did happen.
         assert!(events >= 12 && octets > 3000, "{events} {octets}");
         assert_eq!(pair.server.total(Total::FragmentsMade), 2);
-        assert_eq!(pair.server.total(Total::IcmpSent), 2);
+        assert_eq!(pair.server.total(Total::IcmpSent), 4);
         assert_eq!(pair.server.total(Total::Released), 3);
         assert_eq!(pair.server.total(Total::ReorderTimeouts), 1);
         assert_eq!(pair.server.worker.counters().reason(Reason::UnknownCall), 1);
         assert!(pair.server.total(Total::Captured) > 5);
-        assert!(pair.server.total(Total::Decapsulated) >= 3);
+        assert!(pair.server.total(Total::Decapsulated) >= 6);
     }
 }

@@ -19,6 +19,7 @@ const WITNESS_INNER: core::net::Ipv4Addr = core::net::Ipv4Addr::new(10, 20, 0, 3
 
 fn with_witness(encryption: Encryption, reordering: Reordering) -> Pair {
     let mut pair = Pair::up_reordering(encryption, reordering);
+    pair.forward6(encryption);
     for command in [
         Command::Open {
             call: WITNESS,
@@ -54,7 +55,7 @@ proptest! {
     fn noise_on_every_port(
         encrypted in any::<bool>(),
         queue in 0_u8..5,
-        packets in prop::collection::vec((0_u8..6, edits(), 0_usize..1500, any::<u16>()), 1..40),
+        packets in prop::collection::vec((0_u8..10, edits(), 0_usize..1500, any::<u16>()), 1..40),
     ) {
         let encryption = if encrypted { Encryption::Required } else { Encryption::Plain };
         // Also one that is full at times.
@@ -63,14 +64,18 @@ proptest! {
         let mut seq = 0;
         for (kind, edits, size, number) in packets {
             let up = udp(INNER, INTERNET, size.min(1380));
+            let up6 = udp6(INNER6, INTERNET6, size.min(1360));
             let (port, mut frame) = match kind {
                 0 => (Port::Access, gre_to_server(AT_SERVER.id, Some(number.into()), Some(number.into()), &[&[0x21][..], &up].concat())),
                 1 => (Port::Access, gre_to_server(AT_SERVER.id, Some(number.into()), None, &configure_request(number as u8))),
                 2 => (Port::Access, gre_to_server(AT_SERVER.id, Some(number.into()), None, &[&[0xfd, 0x90 | (number >> 8) as u8 & 0xf, number as u8][..], &up].concat())),
                 3 => (Port::Host, from_linux(&udp(INTERNET, INNER, size))),
                 4 => (Port::Uplink, ethernet(UPLINK_MAC, GATEWAY_MAC, &with_df(udp(INTERNET, INNER, size)))),
-                _ => {
-                    pair.client.receive(Port::Host, [from_linux(&up)]);
+                5 => (Port::Host, from_linux(&udp6(INTERNET6, INNER6, size))),
+                6 => (Port::Uplink, ethernet(UPLINK_MAC, GATEWAY_MAC, &udp6(INTERNET6, BEHIND, size))),
+                7 => (Port::Access, gre_to_server(AT_SERVER.id, Some(number.into()), None, &[&[0x57][..], &up6].concat())),
+                kind => {
+                    pair.client.receive(Port::Host, [from_linux(if kind == 8 { &up } else { &up6 })]);
                     let Some(frame) = pair.client.sent(Port::Access).pop() else { continue };
                     (Port::Access, frame)
                 }

@@ -68,7 +68,7 @@ fn unknown_protocols_go_up_in_clear() {
     let mut pair = Pair::up(Encryption::Plain);
     for (seq, frame) in (0..).zip([
         &[0x2d, 1, 2, 3][..],
-        &[0x00, 0x57, 0x60],
+        &[0x00, 0x2b, 0x60],
         &[0x80, 0x57, 1, 1, 0, 4],
     ]) {
         pair.server.receive(

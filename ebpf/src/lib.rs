@@ -24,6 +24,8 @@ pub const PORTS: &str = "PORTS";
 pub const LOCAL: &str = "LOCAL";
 /// Prefix trie: inner IPv4 prefixes that belong to us, as on the wire -> 1.
 pub const POOL: &str = "POOL";
+/// Prefix trie: inner IPv6 prefixes that belong to us, as on the wire -> 1.
+pub const POOL6: &str = "POOL6";
 /// Per-CPU array: [`Verdict`] -> packets.
 pub const VERDICTS: &str = "VERDICTS";
 
@@ -33,7 +35,7 @@ pub const MAX_PORTS: u32 = 16;
 pub const MAX_QUEUES: u32 = 64;
 /// Local addresses at most.
 pub const MAX_LOCAL: u32 = 1024;
-/// Pool prefixes at most.
+/// Pool prefixes at most, of each version.
 pub const MAX_POOL: u32 = 65536;
 
 /// [`Port::roles`]: clients' GRE arrives here.
@@ -73,7 +75,7 @@ impl From<Port> for [u32; 5] {
 
 macro_rules! verdicts {
     ($($name:ident = $text:literal, $help:literal;)+) => {
-        /// What became of a packet. Everything but the two that go to sockets is passed to Linux.
+        /// What became of a packet. Everything but the three that go to sockets is passed to Linux.
         #[repr(u32)]
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Verdict {
@@ -99,14 +101,16 @@ macro_rules! verdicts {
 
 verdicts! {
     Gre = "gre", "whole GRE v1/PPP packets to us: to a socket";
-    Pool = "pool", "packets for the pools: to a socket";
+    Pool = "pool", "IPv4 packets for the pools: to a socket";
+    Pool6 = "pool6", "IPv6 packets for the pools: to a socket";
     NoSocket = "no_socket", "of those, packets on a queue without a socket: to Linux";
     Other = "other", "IPv4 that is none of ours: to Linux";
-    NotIpv4 = "not_ipv4", "ARP, IPv6 and other link-layer types: to Linux";
+    Other6 = "other6", "IPv6 that is none of ours: to Linux";
+    NotIp = "not_ip", "ARP and other link-layer types: to Linux";
     Vlan = "vlan", "one VLAN tag: to Linux";
     QinQ = "qinq", "two VLAN tags: to Linux";
-    OtherMac = "other_mac", "IPv4 to another link-layer address than the port's: to Linux, which drops it or not";
-    ShortFrame = "short_frame", "too short for Ethernet and IPv4, or cut: to Linux";
+    OtherMac = "other_mac", "IP to another link-layer address than the port's: to Linux, which drops it or not";
+    ShortFrame = "short_frame", "too short for Ethernet and IP, or cut: to Linux";
     GreOptions = "gre_ip_options", "GRE to us behind IP options: to Linux and its raw socket";
     GreFragment = "gre_fragment", "GRE to us in fragments: to Linux, which reassembles";
     GreForeign = "gre_foreign", "GRE to an address that is not ours: to Linux";

@@ -27,10 +27,13 @@ static LOCAL: HashMap<[u8; 4], u32> = HashMap::with_max_entries(shared::MAX_LOCA
 #[map]
 static POOL: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(shared::MAX_POOL, 1);
 #[map]
+static POOL6: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(shared::MAX_POOL, 1);
+#[map]
 static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::ALL.len() as u32, 0);
 
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
+const IPV6: usize = 40;
 const GRE: usize = ETHERNET + IPV4;
 const PROTOCOL_GRE: u8 = 47;
 
@@ -49,7 +52,7 @@ pub fn pptp(ctx: XdpContext) -> u32 {
     count(verdict);
     let first = match verdict {
         Verdict::Gre => port.gre_sockets,
-        Verdict::Pool => port.pool_sockets,
+        Verdict::Pool | Verdict::Pool6 => port.pool_sockets,
         _ => return xdp_action::XDP_PASS,
     };
     if queue < shared::MAX_QUEUES
@@ -71,13 +74,14 @@ fn classify(ctx: &XdpContext, port: &shared::Port) -> Verdict {
     };
     match u16::from_be_bytes(ethertype) {
         0x0800 => {}
+        0x86dd => return classify_ipv6(ctx, port),
         0x8100 | 0x88a8 => {
             return match read::<[u8; 2]>(ctx, 16).map(u16::from_be_bytes) {
                 Some(0x8100 | 0x88a8) => Verdict::QinQ,
                 _ => Verdict::Vlan,
             };
         }
-        _ => return Verdict::NotIpv4,
+        _ => return Verdict::NotIp,
     }
     let Some(ip) = read::<[u8; IPV4]>(ctx, ETHERNET) else {
         return Verdict::ShortFrame;
@@ -86,11 +90,7 @@ fn classify(ctx: &XdpContext, port: &shared::Port) -> Verdict {
     if ip[0] >> 4 != 4 || total_len < IPV4 || ctx.data() + ETHERNET + total_len > ctx.data_end() {
         return Verdict::ShortFrame;
     }
-    let Some(mac) = read::<[u8; 6]>(ctx, 0) else {
-        return Verdict::ShortFrame;
-    };
-    let [a, b, c, d, e, f, ..] = port.mac;
-    if mac != [a, b, c, d, e, f] {
+    if !is_for(ctx, port) {
         return Verdict::OtherMac;
     }
     let destination = [ip[16], ip[17], ip[18], ip[19]];
@@ -107,6 +107,35 @@ fn classify(ctx: &XdpContext, port: &shared::Port) -> Verdict {
         return Verdict::GreForeign;
     }
     Verdict::Other
+}
+
+/// The verdict on an IPv6 packet. Neighbour discovery and all that is for Linux itself is for no pool.
+#[inline(always)]
+fn classify_ipv6(ctx: &XdpContext, port: &shared::Port) -> Verdict {
+    let Some(ip) = read::<[u8; IPV6]>(ctx, ETHERNET) else {
+        return Verdict::ShortFrame;
+    };
+    let payload_len = u16::from_be_bytes([ip[4], ip[5]]) as usize;
+    if ip[0] >> 4 != 6 || ctx.data() + ETHERNET + IPV6 + payload_len > ctx.data_end() {
+        return Verdict::ShortFrame;
+    }
+    if !is_for(ctx, port) {
+        return Verdict::OtherMac;
+    }
+    let Some(destination) = read::<[u8; 16]>(ctx, ETHERNET + 24) else {
+        return Verdict::ShortFrame;
+    };
+    if port.roles & shared::ROLE_POOL != 0 && POOL6.get(Key::new(128, destination)).is_some() {
+        return Verdict::Pool6;
+    }
+    Verdict::Other6
+}
+
+/// Whether a frame is to the port's own link-layer address.
+#[inline(always)]
+fn is_for(ctx: &XdpContext, port: &shared::Port) -> bool {
+    let [a, b, c, d, e, f, ..] = port.mac;
+    read::<[u8; 6]>(ctx, 0) == Some([a, b, c, d, e, f])
 }
 
 /// GRE to one of our addresses: whole GRE v1/PPP (RFC 2637 §4.1), or why not.

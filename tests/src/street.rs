@@ -91,7 +91,9 @@ pub fn config(mode: ModeChoice, workers: usize) -> PortsConfig {
 pub fn open(config: &PortsConfig) -> (Ports, Vec<Xsk>) {
     let (mut ports, xsks) = Ports::open(config).unwrap();
     ports.local_add(SERVER).unwrap();
-    ports.pool_add("10.20.0.8/29".parse().unwrap()).unwrap();
+    ports
+        .pool_add("10.20.0.8/29".parse::<ipnet::IpNet>().unwrap())
+        .unwrap();
     (ports, xsks)
 }
 

@@ -4,6 +4,9 @@
     reason = "a test: what cannot go on must not go on"
 )]
 
+use std::net::IpAddr;
+
+use ipnet::{Ipv4Net, Ipv6Net};
 use turnpike_dataplane::netdev::{Netlink, Offloads, Route, Veth, set_offloads};
 use turnpike_protocol::wire::ethernet::MacAddr;
 use turnpike_tests::street::{inside, street};
@@ -13,6 +16,7 @@ fn what_is_made_is_there_and_what_is_deleted_is_gone() {
     let Some((_lab, client, server)) = street(1) else {
         return;
     };
+    server.enable_ipv6().unwrap();
     let other = std::fs::File::open(format!("/run/netns/{}", client.name())).unwrap();
     let (left, left_queues) = inside(&server, move || {
         let mut netlink = Netlink::open().unwrap();
@@ -44,11 +48,11 @@ fn what_is_made_is_there_and_what_is_deleted_is_gone() {
         netlink.set_up(v0.index, true).unwrap();
         netlink.set_up(v1.index, true).unwrap();
 
-        let address = "10.9.0.1/24".parse().unwrap();
+        let address: Ipv4Net = "10.9.0.1/24".parse().unwrap();
         netlink.address_add(v0.index, address).unwrap();
         netlink.address_add(v0.index, address).unwrap();
         assert_eq!(netlink.addresses(v0.index).unwrap(), [address]);
-        let far = "10.9.0.7".parse().unwrap();
+        let far: IpAddr = "10.9.0.7".parse().unwrap();
         netlink
             .neighbour_set(v0.index, far, MacAddr([2, 0, 0, 0, 0, 9]))
             .unwrap();
@@ -56,9 +60,23 @@ fn what_is_made_is_there_and_what_is_deleted_is_gone() {
             destination: "10.10.0.0/16".parse().unwrap(),
             device: v0.index,
             via: Some(far),
-            source: Some(address.addr()),
+            source: Some(address.addr().into()),
         };
         netlink.route_add(&route).unwrap();
+        let address6: Ipv6Net = "2001:db8:9::1/64".parse().unwrap();
+        netlink.address_add(v0.index, address6).unwrap();
+        let far6: IpAddr = "fe80::7".parse().unwrap();
+        netlink
+            .neighbour_set(v0.index, far6, MacAddr([2, 0, 0, 0, 0, 9]))
+            .unwrap();
+        let route6 = Route {
+            destination: "2001:db8:10::/48".parse().unwrap(),
+            device: v0.index,
+            via: Some(far6),
+            source: Some(address6.addr().into()),
+        };
+        netlink.route_add(&route6).unwrap();
+        netlink.route_add(&route6).unwrap();
         (v0.index, queues)
     });
     assert_eq!((left_queues.receive, left_queues.transmit), (3, 3));
@@ -68,6 +86,8 @@ fn what_is_made_is_there_and_what_is_deleted_is_gone() {
         "mtu 1300",
         "02:00:00:00:00:08",
         "10.9.0.1/24",
+        // Without a search for another owner.
+        "2001:db8:9::1/64 scope global nodad",
     ] {
         assert!(shown.contains(text), "{text} is not in:\n{shown}");
     }
@@ -91,10 +111,22 @@ fn what_is_made_is_there_and_what_is_deleted_is_gone() {
         "{routes}"
     );
 
+    assert!(
+        server
+            .ip("-6 neigh show dev v2")
+            .unwrap()
+            .contains("fe80::7 lladdr 02:00:00:00:00:09 PERMANENT")
+    );
+    let routes = server.ip("-6 route show 2001:db8:10::/48").unwrap();
+    assert!(
+        routes.contains("via fe80::7 dev v2") && routes.contains("src 2001:db8:9::1"),
+        "{routes}"
+    );
+
     inside(&server, move || {
         use std::os::fd::AsFd;
         let mut netlink = Netlink::open().unwrap();
-        let far = "10.9.0.7".parse().unwrap();
+        let far: IpAddr = "10.9.0.7".parse().unwrap();
         let route = Route {
             destination: "10.10.0.0/16".parse().unwrap(),
             device: left,
@@ -105,7 +137,26 @@ fn what_is_made_is_there_and_what_is_deleted_is_gone() {
         assert!(netlink.route_delete(&route).unwrap_err().missing());
         netlink.neighbour_delete(left, far).unwrap();
         assert!(netlink.neighbour_delete(left, far).unwrap_err().missing());
-        let address = "10.9.0.1/24".parse().unwrap();
+        let far6: IpAddr = "fe80::7".parse().unwrap();
+        let route6 = Route {
+            destination: "2001:db8:10::/48".parse().unwrap(),
+            device: left,
+            via: Some(far6),
+            source: None,
+        };
+        netlink.route_delete(&route6).unwrap();
+        assert!(netlink.route_delete(&route6).unwrap_err().missing());
+        netlink.neighbour_delete(left, far6).unwrap();
+        assert!(netlink.neighbour_delete(left, far6).unwrap_err().missing());
+        let address6: Ipv6Net = "2001:db8:9::1/64".parse().unwrap();
+        netlink.address_delete(left, address6).unwrap();
+        assert!(
+            netlink
+                .address_delete(left, address6)
+                .unwrap_err()
+                .missing()
+        );
+        let address: Ipv4Net = "10.9.0.1/24".parse().unwrap();
         netlink.address_delete(left, address).unwrap();
         assert!(netlink.address_delete(left, address).unwrap_err().missing());
         assert_eq!(netlink.addresses(left).unwrap(), []);

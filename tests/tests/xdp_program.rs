@@ -31,6 +31,9 @@ const US: [u8; 4] = [10, 7, 0, 1];
 const CLIENT: [u8; 4] = [10, 7, 0, 2];
 const POOL: [u8; 4] = [10, 20, 0, 0];
 const IN_POOL: [u8; 4] = [10, 20, 3, 4];
+/// 2001:db8:1::/48, and an address in it.
+const POOL6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const IN_POOL6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 1, 0, 7, 0, 0, 0, 0, 0, 0, 0, 9];
 const XDP_PASS: u32 = 2;
 /// The loopback device: where a test-run's packets come from.
 const LOOPBACK: u32 = 1;
@@ -75,6 +78,9 @@ impl Program {
         let mut pool: LpmTrie<_, [u8; 4], u32> =
             LpmTrie::try_from(this.ebpf.map_mut(shared::POOL).unwrap()).unwrap();
         pool.insert(&Key::new(16, POOL), 1, 0).unwrap();
+        let mut pool: LpmTrie<_, [u8; 16], u32> =
+            LpmTrie::try_from(this.ebpf.map_mut(shared::POOL6).unwrap()).unwrap();
+        pool.insert(&Key::new(48, POOL6), 1, 0).unwrap();
         Some(this)
     }
 
@@ -171,6 +177,16 @@ fn ipv4(
     packet
 }
 
+/// An Ethernet frame with an IPv6 packet.
+fn ipv6(destination: [u8; 16], payload: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut packet = vec![0x60, 0, 0, 0, len[0], len[1], 17, 64];
+    packet.extend([0x20, 1, 0xd, 0xb8, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5]);
+    packet.extend(destination);
+    packet.extend(payload);
+    ethernet(&[], [0x86, 0xdd], &packet)
+}
+
 /// LCP in GRE v1 with a sequence number.
 fn gre() -> Vec<u8> {
     let mut packet = vec![0x30, 0x01, 0x88, 0x0b, 0, 12, 0x12, 0x34, 0, 0, 0, 0];
@@ -251,8 +267,8 @@ fn what_is_not_ours_goes_to_linux_each_under_its_own_counter() {
     program.passes(&ethernet(&[], [8, 0], &foreign), Verdict::GreForeign);
     let tcp = ipv4(6, US, [0, 0], &[], &[0; 20]);
     program.passes(&ethernet(&[], [8, 0], &tcp), Verdict::Other);
-    program.passes(&ethernet(&[], [8, 6], &[0; 28]), Verdict::NotIpv4);
-    program.passes(&ethernet(&[], [0x86, 0xdd], &[0x60; 40]), Verdict::NotIpv4);
+    program.passes(&ethernet(&[], [8, 6], &[0; 28]), Verdict::NotIp);
+    program.passes(&ipv6(IN_POOL6, &[0; 8]), Verdict::Other6);
     let mut elsewhere = to_us(&gre());
     elsewhere[5] = 9;
     program.passes(&elsewhere, Verdict::OtherMac);
@@ -306,11 +322,60 @@ fn pool_traffic_goes_to_a_socket_where_the_port_has_that_role() {
 }
 
 #[test]
+fn ipv6_for_the_pools_goes_to_a_socket_where_the_port_has_that_role() {
+    let Some(program) = Program::load(shared::ROLE_POOL) else {
+        return;
+    };
+    let whole = ipv6(IN_POOL6, &[0; 8]);
+    program.redirects(&whole, Verdict::Pool6);
+    program.redirects(&ipv6(IN_POOL6, &[]), Verdict::Pool6);
+    program.redirects(&ipv6(IN_POOL6, &[0; 1400]), Verdict::Pool6);
+    let mut padded = whole.clone();
+    padded.resize(100, 0);
+    program.redirects(&padded, Verdict::Pool6);
+    // Every bit of the prefix counts, and none behind it.
+    for bit in 0..128 {
+        let mut address = IN_POOL6;
+        address[bit / 8] ^= 0x80 >> (bit % 8);
+        let packet = ipv6(address, &[0; 8]);
+        if bit < 48 {
+            program.passes(&packet, Verdict::Other6);
+        } else {
+            program.redirects(&packet, Verdict::Pool6);
+        }
+    }
+    // Neighbour discovery is for Linux: to groups, and to its own addresses.
+    let group = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 9];
+    let mut solicitation = ipv6(group, &[0; 24]);
+    solicitation[..6].copy_from_slice(&[0x33, 0x33, 0xff, 0, 0, 9]);
+    program.passes(&solicitation, Verdict::OtherMac);
+    let mut link_local = [0; 16];
+    (link_local[0], link_local[1], link_local[15]) = (0xfe, 0x80, 1);
+    program.passes(&ipv6(link_local, &[0; 24]), Verdict::Other6);
+    let mut elsewhere = whole.clone();
+    elsewhere[5] = 9;
+    program.passes(&elsewhere, Verdict::OtherMac);
+    // Cut anywhere, of another version, or longer than it is.
+    for len in 14..whole.len() {
+        program.passes(&whole[..len], Verdict::ShortFrame);
+    }
+    for (at, octet) in [(14, 0x45), (19, 9), (18, 1)] {
+        let mut packet = whole.clone();
+        packet[at] = octet;
+        program.passes(&packet, Verdict::ShortFrame);
+    }
+    // With a tag it is Linux', as all is.
+    let tagged = ethernet(&[[0x81, 0, 0, 5]], [0x86, 0xdd], &whole[14..]);
+    program.passes(&tagged, Verdict::Vlan);
+}
+
+#[test]
 fn one_nic_can_have_both_roles() {
     let Some(program) = Program::load(shared::ROLE_ACCESS | shared::ROLE_POOL) else {
         return;
     };
     program.redirects(&to_us(&gre()), Verdict::Gre);
+    program.redirects(&ipv6(IN_POOL6, &[0; 8]), Verdict::Pool6);
     program.redirects(
         &ethernet(&[], [8, 0], &ipv4(47, IN_POOL, [0, 0], &[], &gre())),
         Verdict::Pool,

@@ -1,7 +1,7 @@
 //! What Linux on the client's machine is told: addresses, routes and rules on the host port; and what it is asked: next
 //! hops and neighbours on the way to the server.
 
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr};
 use std::collections::HashSet;
 use std::io;
 
@@ -64,9 +64,9 @@ impl Linux {
         netlink.route_add_to(
             table,
             &Route {
-                destination: Ipv4Net::default(),
+                destination: Ipv4Net::default().into(),
                 device: host,
-                via: Some(NEXT_HOP),
+                via: Some(NEXT_HOP.into()),
                 source: None,
             },
         )?;
@@ -81,7 +81,8 @@ impl Linux {
 
     /// A call's inner address is ours now, and what comes from it goes into the host port.
     pub fn address_add(&mut self, address: Ipv4Addr) -> Result<(), Error> {
-        self.netlink.address_add(self.host, address.into())?;
+        self.netlink
+            .address_add(self.host, Ipv4Net::from(address))?;
         let rule = self.rule(address);
         match self.netlink.rule_add(&rule) {
             Err(error) if !error.exists() => return Err(error.into()),
@@ -100,7 +101,10 @@ impl Linux {
                 _ => {}
             }
         }
-        match self.netlink.address_delete(self.host, address.into()) {
+        match self
+            .netlink
+            .address_delete(self.host, Ipv4Net::from(address))
+        {
             Err(error) if !error.missing() => Err(error.into()),
             _ => Ok(()),
         }
@@ -115,10 +119,10 @@ impl Linux {
         };
         for destination in halves {
             self.netlink.route_add(&Route {
-                destination,
+                destination: destination.into(),
                 device: self.host,
-                via: Some(NEXT_HOP),
-                source: Some(source),
+                via: Some(NEXT_HOP.into()),
+                source: Some(source.into()),
             })?;
         }
         Ok(())
@@ -131,9 +135,9 @@ impl Linux {
             return Ok(());
         }
         let route = Route {
-            destination: server.into(),
+            destination: IpAddr::from(server).into(),
             device,
-            via: Some(via),
+            via: Some(via.into()),
             source: None,
         };
         if !self.kept.contains(&route) {

@@ -201,9 +201,11 @@ fn start_worker(
         owners: Owners::round_robin(1),
         calls,
         routes: calls,
+        routes6: 0,
         ports: Port::ALL.map(|port| ports.info(port)),
         host_peer_mac: ports.host_peer_mac(),
         server_address: None,
+        server_address6: None,
         source_check: SourceCheck::Strict,
         acks: AckSettings::default(),
         reordering: Reordering {

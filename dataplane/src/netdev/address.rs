@@ -1,9 +1,11 @@
 //! Addresses, neighbours and routes.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use ipnet::{IpNet, Ipv4Net};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
+};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
@@ -20,23 +22,24 @@ use super::{Error, Make, Netlink};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Route {
     /// Where packets go.
-    pub destination: Ipv4Net,
+    pub destination: IpNet,
     /// The device they leave by.
     pub device: u32,
     /// The next hop. It is taken as being on the device's link, whatever addresses the device has. `None`: the
     /// destinations themselves are on the link.
-    pub via: Option<Ipv4Addr>,
+    pub via: Option<IpAddr>,
     /// The source address of packets that Linux itself sends there.
-    pub source: Option<Ipv4Addr>,
+    pub source: Option<IpAddr>,
 }
 
 impl Netlink {
     /// Gives a device an address; `net` holds the address and the length of the prefix that is on its link. An
-    /// address that is there already stays.
+    /// address that is there already stays. An IPv6 address can be used at once: nobody looks for another owner first.
     ///
     /// # Errors
     /// When Linux refuses.
-    pub fn address_add(&mut self, device: u32, net: Ipv4Net) -> Result<(), Error> {
+    pub fn address_add(&mut self, device: u32, net: impl Into<IpNet>) -> Result<(), Error> {
+        let net = net.into();
         self.make(
             RouteNetlinkMessage::NewAddress(address(device, net)),
             Make::Replace,
@@ -48,7 +51,8 @@ impl Netlink {
     ///
     /// # Errors
     /// When Linux refuses; [`Error::missing`] when the device has no such address.
-    pub fn address_delete(&mut self, device: u32, net: Ipv4Net) -> Result<(), Error> {
+    pub fn address_delete(&mut self, device: u32, net: impl Into<IpNet>) -> Result<(), Error> {
+        let net = net.into();
         self.change(RouteNetlinkMessage::DelAddress(address(device, net)), 0)
             .map_err(|e| Error::new(format!("delete address {net} of device {device}"), e))
     }
@@ -92,17 +96,15 @@ impl Netlink {
     pub fn neighbour_set(
         &mut self,
         device: u32,
-        neighbour: Ipv4Addr,
+        neighbour: impl Into<IpAddr>,
         mac: MacAddr,
     ) -> Result<(), Error> {
-        let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
-        message.header.ifindex = device;
+        let neighbour = neighbour.into();
+        let mut message = neighbour_message(device, neighbour);
         message.header.state = NeighbourState::Permanent;
-        message.attributes = vec![
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(neighbour)),
-            NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
-        ];
+        message
+            .attributes
+            .push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
         self.make(RouteNetlinkMessage::NewNeighbour(message), Make::Replace)
             .map_err(|e| {
                 Error::new(
@@ -116,13 +118,13 @@ impl Netlink {
     ///
     /// # Errors
     /// When Linux refuses; [`Error::missing`] when it does not know the neighbour.
-    pub fn neighbour_delete(&mut self, device: u32, neighbour: Ipv4Addr) -> Result<(), Error> {
-        let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
-        message.header.ifindex = device;
-        message.attributes = vec![NeighbourAttribute::Destination(NeighbourAddress::Inet(
-            neighbour,
-        ))];
+    pub fn neighbour_delete(
+        &mut self,
+        device: u32,
+        neighbour: impl Into<IpAddr>,
+    ) -> Result<(), Error> {
+        let neighbour = neighbour.into();
+        let message = neighbour_message(device, neighbour);
         self.change(RouteNetlinkMessage::DelNeighbour(message), 0)
             .map_err(|e| {
                 Error::new(
@@ -151,27 +153,54 @@ impl Netlink {
     }
 }
 
-fn address(device: u32, net: Ipv4Net) -> AddressMessage {
+fn family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
+
+fn address(device: u32, net: IpNet) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = family(net.addr());
     message.header.index = device;
     message.header.prefix_len = net.prefix_len();
     message.header.scope = AddressScope::Universe;
     message.attributes = vec![
-        AddressAttribute::Local(IpAddr::V4(net.addr())),
-        AddressAttribute::Address(IpAddr::V4(net.addr())),
+        AddressAttribute::Local(net.addr()),
+        AddressAttribute::Address(net.addr()),
     ];
-    if net.prefix_len() < 31 {
-        message
+    match net {
+        IpNet::V4(net) if net.prefix_len() < 31 => message
             .attributes
-            .push(AddressAttribute::Broadcast(net.broadcast()));
+            .push(AddressAttribute::Broadcast(net.broadcast())),
+        IpNet::V4(_) => {}
+        IpNet::V6(_) => message.header.flags = AddressHeaderFlags::Nodad,
     }
     message
 }
 
+fn neighbour_message(device: u32, neighbour: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(neighbour);
+    message.header.ifindex = device;
+    message.attributes = vec![NeighbourAttribute::Destination(match neighbour {
+        IpAddr::V4(address) => NeighbourAddress::Inet(address),
+        IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+    })];
+    message
+}
+
+fn route_address(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    }
+}
+
 pub(super) fn message(route: &Route) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = family(route.destination.addr());
     message.header.destination_prefix_length = route.destination.prefix_len();
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Static;
@@ -183,7 +212,7 @@ pub(super) fn message(route: &Route) -> RouteMessage {
     };
     message
         .attributes
-        .push(RouteAttribute::Destination(RouteAddress::Inet(
+        .push(RouteAttribute::Destination(route_address(
             route.destination.network(),
         )));
     message.attributes.push(RouteAttribute::Oif(route.device));
@@ -191,12 +220,12 @@ pub(super) fn message(route: &Route) -> RouteMessage {
         message.header.flags |= RouteFlags::Onlink;
         message
             .attributes
-            .push(RouteAttribute::Gateway(RouteAddress::Inet(via)));
+            .push(RouteAttribute::Gateway(route_address(via)));
     }
     if let Some(source) = route.source {
         message
             .attributes
-            .push(RouteAttribute::PrefSource(RouteAddress::Inet(source)));
+            .push(RouteAttribute::PrefSource(route_address(source)));
     }
     message
 }

@@ -1,10 +1,10 @@
 //! The host port: a veth pair, one end in Linux, the other on AF_XDP.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use turnpike_protocol::wire::ethernet::MacAddr;
 
 use super::{Error, HostConfig};
@@ -22,6 +22,9 @@ const OUR_MAC: MacAddr = MacAddr([0x02, 0x54, 0x50, 0x00, 0x00, 0x02]);
 /// The next hop of Linux' routes into the host port. Nobody has this address; a permanent neighbour entry stands for
 /// it. So Linux needs one entry for any number of calls (on-link routes would need one for each).
 pub const NEXT_HOP: Ipv4Addr = Ipv4Addr::new(169, 254, 47, 1);
+
+/// The same for IPv6.
+pub const NEXT_HOP6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0x47, 1);
 
 /// What is added to the name of Linux' end for ours.
 const SUFFIX: &str = "-x";
@@ -118,38 +121,53 @@ impl HostPort {
         Ok(())
     }
 
+    /// The next hop of Linux' IPv6 routes. Only asked for where there are any: a machine may have no IPv6.
+    fn next_hop6(&mut self) -> Result<IpAddr, netdev::Error> {
+        self.netlink
+            .neighbour_set(self.linux.index, NEXT_HOP6, self.ours.mac)?;
+        Ok(NEXT_HOP6.into())
+    }
+
     /// A route of Linux' into the host port.
-    fn route(&self, net: Ipv4Net, source: Option<Ipv4Addr>) -> Route {
+    fn route(&self, net: IpNet, via: IpAddr, source: Option<IpAddr>) -> Route {
         Route {
             destination: net,
             device: self.linux.index,
-            via: Some(NEXT_HOP),
+            via: Some(via),
             source,
         }
     }
 
     pub(super) fn route_add(
         &mut self,
-        net: Ipv4Net,
-        source: Option<Ipv4Addr>,
+        net: IpNet,
+        source: Option<IpAddr>,
     ) -> Result<(), netdev::Error> {
-        let route = self.route(net, source);
+        let via = match net {
+            IpNet::V4(_) => NEXT_HOP.into(),
+            IpNet::V6(_) => self.next_hop6()?,
+        };
+        let route = self.route(net, via, source);
         self.netlink.route_add(&route)
     }
 
-    pub(super) fn route_remove(&mut self, net: Ipv4Net) -> Result<(), netdev::Error> {
-        let route = self.route(net, None);
+    pub(super) fn route_remove(&mut self, net: IpNet) -> Result<(), netdev::Error> {
+        let via = match net {
+            IpNet::V4(_) => NEXT_HOP.into(),
+            IpNet::V6(_) => NEXT_HOP6.into(),
+        };
+        let route = self.route(net, via, None);
         match self.netlink.route_delete(&route) {
             Err(e) if e.missing() => Ok(()),
             result => result,
         }
     }
 
-    pub(super) fn address_add(&mut self, address: Ipv4Net) -> Result<(), netdev::Error> {
+    pub(super) fn address_add(&mut self, address: IpNet) -> Result<(), netdev::Error> {
         self.netlink.address_add(self.linux.index, address)
     }
 
-    pub(super) fn address_remove(&mut self, address: Ipv4Net) -> Result<(), netdev::Error> {
+    pub(super) fn address_remove(&mut self, address: IpNet) -> Result<(), netdev::Error> {
         match self.netlink.address_delete(self.linux.index, address) {
             Err(e) if e.missing() => Ok(()),
             result => result,

@@ -9,14 +9,14 @@ mod host;
 pub mod raw;
 mod report;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use turnpike_ebpf as shared;
 use turnpike_protocol::wire::ethernet::MacAddr;
 
 use self::host::HostPort;
-pub use self::host::{MAX_HOST_NAME, NEXT_HOP, peer_name};
+pub use self::host::{MAX_HOST_NAME, NEXT_HOP, NEXT_HOP6, peer_name};
 pub use self::report::{DeviceReport, PortMode, SocketReport};
 use crate::api::{Port, PortInfo, WorkerId};
 use crate::netdev::{self, Link, Netlink};
@@ -294,7 +294,8 @@ impl Ports {
     ///
     /// # Errors
     /// When there are too many prefixes, or Linux refuses the route.
-    pub fn pool_add(&mut self, net: Ipv4Net) -> Result<(), Error> {
+    pub fn pool_add(&mut self, net: impl Into<IpNet>) -> Result<(), Error> {
+        let net = net.into();
         self.steer_add(net)?;
         self.route_add(net, None)
     }
@@ -303,7 +304,8 @@ impl Ports {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn pool_remove(&mut self, net: Ipv4Net) -> Result<(), Error> {
+    pub fn pool_remove(&mut self, net: impl Into<IpNet>) -> Result<(), Error> {
+        let net = net.into();
         self.route_remove(net)?;
         self.steer_remove(net)
     }
@@ -312,48 +314,52 @@ impl Ports {
     ///
     /// # Errors
     /// When there are too many prefixes.
-    pub fn steer_add(&mut self, net: Ipv4Net) -> Result<(), Error> {
-        Ok(self.program.pool_add(net)?)
+    pub fn steer_add(&mut self, net: impl Into<IpNet>) -> Result<(), Error> {
+        Ok(self.program.pool_add(net.into())?)
     }
 
     /// Leaves them to Linux again.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn steer_remove(&mut self, net: Ipv4Net) -> Result<(), Error> {
-        Ok(self.program.pool_remove(net)?)
+    pub fn steer_remove(&mut self, net: impl Into<IpNet>) -> Result<(), Error> {
+        Ok(self.program.pool_remove(net.into())?)
     }
 
     /// Makes Linux route these destinations into the host port, its own packets with this source address.
     ///
     /// # Errors
     /// When Linux refuses.
-    pub fn route_add(&mut self, net: Ipv4Net, source: Option<Ipv4Addr>) -> Result<(), Error> {
-        Ok(self.host.route_add(net, source)?)
+    pub fn route_add(
+        &mut self,
+        net: impl Into<IpNet>,
+        source: Option<IpAddr>,
+    ) -> Result<(), Error> {
+        Ok(self.host.route_add(net.into(), source)?)
     }
 
     /// Takes such a route back.
     ///
     /// # Errors
     /// When Linux refuses; a route that is gone is none.
-    pub fn route_remove(&mut self, net: Ipv4Net) -> Result<(), Error> {
-        Ok(self.host.route_remove(net)?)
+    pub fn route_remove(&mut self, net: impl Into<IpNet>) -> Result<(), Error> {
+        Ok(self.host.route_remove(net.into())?)
     }
 
-    /// Gives Linux' end of the host port an address (with the length of the prefix on its link; 32: none).
+    /// Gives Linux' end of the host port an address (with the length of the prefix on its link; 32 or 128: none).
     ///
     /// # Errors
     /// When Linux refuses.
-    pub fn address_add(&mut self, address: Ipv4Net) -> Result<(), Error> {
-        Ok(self.host.address_add(address)?)
+    pub fn address_add(&mut self, address: impl Into<IpNet>) -> Result<(), Error> {
+        Ok(self.host.address_add(address.into())?)
     }
 
     /// Takes it back.
     ///
     /// # Errors
     /// When Linux refuses; an address that is gone is none.
-    pub fn address_remove(&mut self, address: Ipv4Net) -> Result<(), Error> {
-        Ok(self.host.address_remove(address)?)
+    pub fn address_remove(&mut self, address: impl Into<IpNet>) -> Result<(), Error> {
+        Ok(self.host.address_remove(address.into())?)
     }
 
     /// Sets the MTU of Linux' end of the host port, in octets: no larger packet comes from there.

@@ -5,12 +5,12 @@
     reason = "each test file uses its own part, and all of it is test"
 )]
 
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 
 use turnpike_dataplane::api::{
-    CallCounters, CallRef, Command, Direction, Encryption, Event, Forward, FrameBytes, Owners,
-    Port, PortInfo, SourceCheck, WorkerId,
+    CallCounters, CallRef, Command, Direction, Encryption, Event, Forward, Forward6, FrameBytes,
+    Owners, Port, PortInfo, SourceCheck, WorkerId,
 };
 use turnpike_dataplane::counters::{Reason, Total};
 use turnpike_dataplane::mem::MemDevice;
@@ -19,7 +19,7 @@ use turnpike_dataplane::worker::{Reordering, Turn, Worker, WorkerConfig};
 use turnpike_protocol::gre::{AckSettings, Seq};
 use turnpike_protocol::mppe::{Mode, StartKey, Strength};
 use turnpike_protocol::wire::ethernet::{self, MacAddr};
-use turnpike_protocol::wire::{gre, ipv4};
+use turnpike_protocol::wire::{gre, ipv4, ipv6};
 use turnpike_protocol::{CallId, Role, Time};
 
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
@@ -28,6 +28,16 @@ pub const INNER: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 10);
 pub const SERVER_INNER: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
 pub const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// The prefix of the call's link, the client's interface identifier, and an address of its own making.
+pub const PREFIX6: &str = "2001:db8:1:7::/64";
+pub const IDENTIFIER: u64 = 0x0200_5eff_fe00_0007;
+pub const INNER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 7, 0, 0, 0, 9);
+/// What was delegated to the client.
+pub const DELEGATED: &str = "2001:db8:d:700::/56";
+pub const BEHIND: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xd, 0x712, 0, 0, 0, 1);
+pub const SERVER_INNER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
+pub const INTERNET6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 5);
 
 pub const SERVER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 pub const CLIENT_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
@@ -73,9 +83,11 @@ pub fn config(role: Role) -> WorkerConfig {
         source_check: SourceCheck::Strict,
         calls: 16,
         routes: 16,
+        routes6: 16,
         ports: [port(access), port(UPLINK_MAC), port(HOST_MAC)],
         host_peer_mac: LINUX_MAC,
         server_address: (role == Role::Server).then_some(SERVER_INNER),
+        server_address6: (role == Role::Server).then_some(SERVER_INNER6),
         acks: AckSettings::default(),
         // What comes out of order is discarded, but where it is what a test is about.
         reordering: Reordering::OFF,
@@ -249,6 +261,21 @@ pub fn forward(encryption: Encryption) -> Forward {
     }
 }
 
+/// Terms of IPv6: a server knows its client's prefixes, a client does not.
+pub fn forward6(role: Role, encryption: Encryption) -> Forward6 {
+    Forward6 {
+        prefixes: match role {
+            Role::Server => [PREFIX6.parse().ok(), DELEGATED.parse().ok()],
+            Role::Client => ["::/0".parse().ok(), None],
+        },
+        identifier: IDENTIFIER,
+        compress_address: true,
+        compress_protocol: true,
+        mtu: 1400,
+        encryption,
+    }
+}
+
 impl Pair {
     /// The call is open, neighbours are known; nothing is negotiated.
     pub fn open() -> Self {
@@ -320,6 +347,43 @@ impl Pair {
         self.client.turn();
     }
 
+    /// The call carries IPv6, too.
+    pub fn up6(encryption: Encryption) -> Self {
+        let mut pair = Self::up(encryption);
+        pair.forward6(encryption);
+        pair
+    }
+
+    pub fn forward6(&mut self, encryption: Encryption) {
+        for (end, call, role, prefixes) in [
+            (
+                &mut self.server,
+                AT_SERVER,
+                Role::Server,
+                &[PREFIX6, DELEGATED][..],
+            ),
+            (&mut self.client, AT_CLIENT, Role::Client, &["::/0"]),
+        ] {
+            for prefix in prefixes {
+                end.tell(Command::Route6 {
+                    prefix: prefix.parse().unwrap(),
+                    call,
+                });
+            }
+            end.tell(Command::Forward6 {
+                call,
+                forward: forward6(role, encryption),
+            });
+        }
+        for pool in ["2001:db8:1::/48", "2001:db8:d::/48"] {
+            self.server.tell(Command::Pool6 {
+                prefix: pool.parse().unwrap(),
+            });
+        }
+        self.server.turn();
+        self.client.turn();
+    }
+
     /// CCP as it should go, with this identifier in both directions.
     pub fn start_keys(&mut self, identifier: u8) {
         self.server
@@ -377,7 +441,10 @@ pub fn ethernet(destination: MacAddr, source: MacAddr, packet: &[u8]) -> Vec<u8>
     let header = ethernet::Header {
         destination,
         source,
-        ethertype: ethernet::IPV4,
+        ethertype: match packet.first() {
+            Some(octet) if octet >> 4 == 6 => ethernet::IPV6,
+            _ => ethernet::IPV4,
+        },
     };
     [&header.to_bytes()[..], packet].concat()
 }
@@ -410,6 +477,27 @@ pub fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8
 pub fn udp(source: Ipv4Addr, destination: Ipv4Addr, octets: usize) -> Vec<u8> {
     let payload: Vec<u8> = (0..octets).map(|n| (n % 253) as u8).collect();
     ipv4(source, destination, ipv4::UDP, &payload)
+}
+
+pub fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, next: u8, payload: &[u8]) -> Vec<u8> {
+    let header = ipv6::Header {
+        source,
+        destination,
+        next_header: next,
+        hop_limit: 17,
+        payload_len: payload.len() as u16,
+    };
+    [&header.to_bytes()[..], payload].concat()
+}
+
+pub fn udp6(source: Ipv6Addr, destination: Ipv6Addr, octets: usize) -> Vec<u8> {
+    let payload: Vec<u8> = (0..octets).map(|n| (n % 253) as u8).collect();
+    ipv6(source, destination, ipv6::UDP, &payload)
+}
+
+pub fn with_hop_limit(mut packet: Vec<u8>, hop_limit: u8) -> Vec<u8> {
+    packet[7] = hop_limit;
+    packet
 }
 
 /// Changes something in an IPv4 header and mends its checksum.
@@ -455,6 +543,11 @@ pub fn gre_from(
         CLIENT_MAC,
         &ipv4(source, SERVER, ipv4::GRE, &bytes),
     )
+}
+
+/// An IPv6 packet in clear in GRE from the client.
+pub fn plain6(seq: u32, packet: &[u8]) -> Vec<u8> {
+    gre_to_server(AT_SERVER.id, Some(seq), None, &[&[0x57], packet].concat())
 }
 
 /// The GRE header and payload of an Ethernet frame.

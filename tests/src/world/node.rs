@@ -50,9 +50,11 @@ impl Node {
             owners: owners.clone(),
             calls: 32,
             routes: 32,
+            routes6: 0,
             ports: [port, None, port],
             host_peer_mac: LINUX,
             server_address,
+            server_address6: None,
             source_check: SourceCheck::Strict,
             acks: AckSettings::default(),
             reordering: Reordering {

@@ -124,6 +124,14 @@ impl Namespace {
         &self.directory
     }
 
+    /// Switches IPv6 on, which namespaces begin without, so that nothing but what a test sends is on their links.
+    pub fn enable_ipv6(&self) -> Result<()> {
+        for which in ["all", "default"] {
+            self.sysctl(&format!("net.ipv6.conf.{which}.disable_ipv6"), "0")?;
+        }
+        Ok(())
+    }
+
     /// A command that will run inside.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
