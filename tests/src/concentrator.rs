@@ -40,6 +40,9 @@ pub const PASSWORD: &str = "correct horse";
 /// More rounds than any moment needs.
 const MOST_ROUNDS: usize = 10_000;
 
+/// The worker looks at its commands after so many at the latest: its ring holds more.
+const MOST_COMMANDS: usize = 32;
+
 /// What comes out, in order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Output {
@@ -77,6 +80,8 @@ pub struct Concentrator {
     placed: u8,
     /// How many logins were judged.
     judged: u32,
+    /// How many commands the worker got.
+    told: usize,
     output: VecDeque<Output>,
     ended: Vec<Ended>,
     notices: Vec<Notice>,
@@ -120,6 +125,7 @@ impl Concentrator {
             addresses: HashMap::new(),
             placed: 0,
             judged: 0,
+            told: 0,
             output: VecDeque::new(),
             ended: Vec::new(),
             notices: Vec::new(),
@@ -252,6 +258,18 @@ impl Concentrator {
         counters.reasons().filter(|(_, n)| *n > 0).collect()
     }
 
+    /// Takes what another client would have taken before: randomness, and an address.
+    pub fn skip(&mut self) {
+        self.placed = self.placed.wrapping_add(1);
+        self.free.pop_front();
+    }
+
+    /// How many packets came to the worker, and how many it is rid of.
+    pub fn balance(&self) -> (u64, u64) {
+        let balance = self.node.worker.counters().balance();
+        (balance.came, balance.went)
+    }
+
     /// Whether nothing is held for anybody.
     pub fn is_empty(&self) -> bool {
         self.calls.is_empty()
@@ -327,7 +345,13 @@ impl Concentrator {
                 }
             }
             Action::Place { peer_id } => self.place(at, peer_id),
-            Action::Data(command) => self.node.tell(command).expect("room for a command"),
+            Action::Data(command) => {
+                self.node.tell(command).expect("room for a command");
+                self.told += 1;
+                if self.told.is_multiple_of(MOST_COMMANDS) {
+                    self.node.work(self.now);
+                }
+            }
             Action::Authenticate { call, credentials } => {
                 self.judged += 1;
                 let verdict = self.judge(&credentials);
@@ -384,7 +408,10 @@ impl Concentrator {
             .ok()
             .filter(|_| known)
             .ok_or_else(|| Refusal::new(Cause::AuthenticationFailed))?;
-        let address = self.free.pop_front().expect("a free address");
+        let address = self
+            .free
+            .pop_front()
+            .ok_or_else(|| Refusal::new(Cause::PoolExhausted))?;
         Ok(Grant {
             proof,
             address,

@@ -49,6 +49,18 @@ impl Console {
         bar
     }
 
+    /// A bar for work that is measured in seconds; hidden where standard error is no terminal.
+    pub fn seconds(&self, what: &str, total: u64) -> ProgressBar {
+        let bar = ProgressBar::new(total);
+        if let Ok(style) =
+            ProgressStyle::with_template("  {bar:30} {percent:>3} %  {eta} left  {msg}")
+        {
+            bar.set_style(style);
+        }
+        bar.set_message(what.to_owned());
+        bar
+    }
+
     /// A spinner with the time that has passed.
     pub fn spinner(&self, what: &str) -> ProgressBar {
         let bar = ProgressBar::new_spinner();

@@ -8,6 +8,7 @@ pub mod console;
 pub mod demo;
 pub mod deploy;
 pub mod ebpf;
+pub mod fuzz;
 pub mod lab;
 pub mod table;
 pub mod testing;

@@ -25,6 +25,8 @@ enum Chore {
     Tidy,
     /// Install binaries, XDP object, configuration and systemd unit under a folder
     Deploy(xtask::deploy::Args),
+    /// Give every parser, and whole calls, broken input for as long as you like
+    Fuzz(xtask::fuzz::Args),
     /// Play all scripted clients and write the README's table of them
     Table,
     /// Build the XDP program and replace the committed object (needs bpf-linker and rust-src)
@@ -68,6 +70,11 @@ fn main() -> ExitCode {
                 say(&format!("installed {}{note}", file.path.display()));
             }
         }),
+        Chore::Fuzz(args) => match xtask::fuzz::run(&args, root) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
         Chore::Table => xtask::table::run(root).map(|()| say("README.md has what was found")),
         Chore::Ebpf(args) => xtask::ebpf::run(&args, root),
         Chore::Lab(Part::Call { orders }) => xtask::lab::inside::call(&orders),

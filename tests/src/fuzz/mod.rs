@@ -5,6 +5,7 @@
 //! something new happen becomes a seed itself. A failing input is shrunk and saved in `tests/regressions/<target>`,
 //! which the ordinary tests replay.
 
+mod call;
 mod driver;
 mod input;
 mod links;
@@ -90,6 +91,11 @@ pub const TARGETS: &[Target] = &[
         name: "ppp_client_link",
         run: links::client,
         seeds: links::client_seeds,
+    },
+    Target {
+        name: "whole_call",
+        run: call::call,
+        seeds: call::seeds,
     },
     Target {
         name: "mppe",

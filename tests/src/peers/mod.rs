@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 use turnpike_controlplane::tunnel::Settings;
 use turnpike_protocol::mppe::Policy;
 
-pub use player::{End, Lost};
+pub use player::{End, Lost, Player, Said};
 pub use profile::{Method, Mppe, Profile};
 
 use crate::concentrator;
@@ -49,7 +49,7 @@ pub enum Obstacle {
 
 impl Wish {
     /// The server's settings.
-    fn settings(self) -> Settings {
+    pub fn settings(self) -> Settings {
         Settings {
             mppe: match self.mppe {
                 Mppe::Clear => Policy::Deny,
@@ -92,7 +92,7 @@ impl Wish {
 /// # Errors
 /// Says what did not hold.
 pub fn play(profile: &Profile, wish: Wish, lost: Lost) -> Outcome<End> {
-    let mut player = player::Player::new(profile, wish, lost);
+    let mut player = Player::new(profile, wish, lost);
     player.play().map_err(|error| {
         let mut text = format!("{}, {wish:?}, {lost:?}: {error}\n", profile.name);
         let skipped = player.log.len().saturating_sub(120);

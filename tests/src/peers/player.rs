@@ -57,12 +57,22 @@ pub enum Lost {
     Down(u32),
 }
 
+/// What a client said, for whoever wants to say it again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Said {
+    /// On the control connection.
+    Tcp(Vec<u8>),
+    /// In GRE: the PPP frame.
+    Frame(Vec<u8>),
+}
+
 /// See the module's text.
-pub(super) struct Player<'a> {
+pub struct Player<'a> {
     profile: &'a Profile,
     wish: Wish,
     lost: Lost,
-    server: Concentrator,
+    /// The server, for whoever has other things to say to it.
+    pub server: Concentrator,
     line: usize,
     link: Link<'a>,
     started: bool,
@@ -83,15 +93,24 @@ pub(super) struct Player<'a> {
     downward: Vec<Vec<u8>>,
     upward: Vec<Vec<u8>>,
     /// Everything that passed, for whoever must find out what went wrong.
-    pub log: Vec<String>,
+    pub(super) log: Vec<String>,
+    /// What the client said so far.
+    pub said: Vec<Said>,
+    /// What the server said to others.
+    pub others: Vec<Output>,
     steps: u32,
     /// Data moves: that is not for the log.
     moving: bool,
 }
 
 impl<'a> Player<'a> {
+    /// A client of a server of its own.
     pub fn new(profile: &'a Profile, wish: Wish, lost: Lost) -> Self {
-        let mut server = Concentrator::new(wish.settings());
+        Self::with(Concentrator::new(wish.settings()), profile, wish, lost)
+    }
+
+    /// A client of this server.
+    pub fn with(mut server: Concentrator, profile: &'a Profile, wish: Wish, lost: Lost) -> Self {
         let line = server.connect(CLIENT);
         Self {
             profile,
@@ -114,28 +133,47 @@ impl<'a> Player<'a> {
             downward: Vec::new(),
             upward: Vec::new(),
             log: Vec::new(),
+            said: Vec::new(),
+            others: Vec::new(),
             steps: 0,
             moving: false,
         }
     }
 
-    /// The whole call.
-    pub fn play(&mut self) -> Outcome<End> {
+    /// Dials, and waits until data can flow or it is over; says whether it can.
+    ///
+    /// # Errors
+    /// Says what the server did that it may not do.
+    pub fn dial(&mut self) -> Outcome<bool> {
         self.start();
         let limit = self.server.now() + PATIENCE;
         self.until(limit, |player| player.link.is_up() || player.is_over())?;
-        if !self.link.is_up() {
+        Ok(self.link.is_up())
+    }
+
+    /// Time passes.
+    ///
+    /// # Errors
+    /// Says what the server did that it may not do, or that the call is over.
+    pub fn wait(&mut self, time: Duration) -> Outcome {
+        self.until(self.server.now() + time, Self::is_over)?;
+        if self.is_over() {
+            return Err("the call ended while nothing happened".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The whole call.
+    pub(super) fn play(&mut self) -> Outcome<End> {
+        if !self.dial()? {
             return self.refused();
         }
         let took = self.server.now().since(Time::ZERO);
         self.check_terms()?;
-        self.move_data()?;
-        self.until(self.server.now() + IDLE, Self::is_over)?;
-        if self.is_over() {
-            return Err("the call ended while nothing happened".to_owned());
-        }
+        self.move_data(PACKETS)?;
+        self.wait(IDLE)?;
         self.check_habits()?;
-        self.move_data()?;
+        self.move_data(PACKETS)?;
         let rejected = self.link.rejected.clone();
         self.hang_up()?;
         Ok(End::Good { took, rejected })
@@ -280,14 +318,14 @@ impl<'a> Player<'a> {
             while let Some(output) = self.server.poll() {
                 any = true;
                 match output {
-                    Output::Tcp(_, octets) => self.hear(&octets)?,
-                    Output::Closed(_) => {
+                    Output::Tcp(line, octets) if line == self.line => self.hear(&octets)?,
+                    Output::Closed(line) if line == self.line => {
                         self.note("down TCP closed");
                         self.closed = true;
                     }
                     Output::Gre { to, packet } if to == CLIENT => self.hear_gre(&packet)?,
-                    Output::Gre { to, .. } => return Err(format!("GRE for {to}")),
                     Output::Inner(packet) => self.upward.push(packet),
+                    other => self.others.push(other),
                 }
             }
             if !any {
@@ -316,7 +354,8 @@ impl<'a> Player<'a> {
             payload_len: frame.map_or(0, |frame| frame.len() as u16),
         };
         let now = self.server.now();
-        if frame.is_some() {
+        if let Some(frame) = frame {
+            self.said.push(Said::Frame(frame.to_vec()));
             self.unacknowledged.get_or_insert((now, self.seq));
             self.seq = self.seq.next();
         }
@@ -389,13 +428,17 @@ impl<'a> Player<'a> {
 
     // Data.
 
-    fn move_data(&mut self) -> Outcome {
+    /// So many packets each way, all of which arrive as they are.
+    ///
+    /// # Errors
+    /// Says which do not.
+    pub fn move_data(&mut self, packets: u16) -> Outcome {
         let address = self.link.address().map(Ipv4Addr::from).ok_or("nowhere")?;
         self.upward.clear();
         self.downward.clear();
         self.moving = true;
         let (mut up, mut down) = (Vec::new(), Vec::new());
-        for n in 0..PACKETS {
+        for n in 0..packets {
             let packet = udp(address, REMOTE, n);
             self.link.carry(&packet);
             up.push(packet);

@@ -9,7 +9,7 @@ use turnpike_protocol::pptp::{
 };
 
 use super::super::Outcome;
-use super::{Player, hex};
+use super::{Player, Said, hex};
 
 impl Player<'_> {
     pub(super) fn start(&mut self) {
@@ -38,6 +38,7 @@ impl Player<'_> {
         self.note(&format!("up TCP {}", hex(octets)));
         let echo = Duration::from_secs(self.profile.control.echo);
         self.echo_due = Some(self.server.now() + echo);
+        self.said.push(Said::Tcp(octets.to_vec()));
         self.server.tcp(self.line, octets);
     }
 
