@@ -122,6 +122,8 @@ causes! {
     AuthenticationTimeout = "authentication_timeout", "the client did not authenticate itself in time", ADMINISTRATIVE, "Authentication timed out", Some(718), 17;
     /// Wrong name or password.
     AuthenticationFailed = "authentication_failed", "wrong user name or password", ADMINISTRATIVE, "Authentication failed", Some(691), 17;
+    /// The method needs what is not stored.
+    HashOnly = "hash_only", "CHAP-MD5 needs the password, and of this user only the NT hash is stored", ADMINISTRATIVE, "Authentication failed", Some(691), 17;
     /// The account may not dial in.
     NotPermitted = "not_permitted", "the user may not dial in: the account forbids it or allows no address", ADMINISTRATIVE, "Not permitted", Some(649), 17;
     /// The account is locked.
@@ -220,7 +222,7 @@ mod tests {
                 .filter(|cause| cause.client_error() == Some(error))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(causes(691), [Cause::AuthenticationFailed]);
+        assert_eq!(causes(691), [Cause::AuthenticationFailed, Cause::HashOnly]);
         assert_eq!(causes(646), [Cause::OutsideHours]);
         assert_eq!(causes(647), [Cause::AccountDisabled]);
         assert_eq!(causes(648), [Cause::PasswordExpired]);

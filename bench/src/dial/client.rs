@@ -14,7 +14,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use turnpike_dataplane::api::{CallCounters, Command, Event, Port};
 use turnpike_dataplane::ports::Ports;
 use turnpike_dataplane::rings::{ControlEnd, Full};
-use turnpike_protocol::mschap::NtHash;
+use turnpike_protocol::mschap::{NtHash, Password};
 use turnpike_protocol::ppp::{ClientLink, LinkInfo, Terms};
 use turnpike_protocol::pptp::{CallerConfig, Text};
 use turnpike_protocol::{CallId, Time};
@@ -243,6 +243,7 @@ impl<'a> Client<'a> {
             mppe: self.options.policy(),
             mppe_allowed: self.options.allowed(),
             mtu: self.options.mtu,
+            new_password: self.options.new_password.as_deref().map(Password::new),
             ..ClientLink::new(self.options.user.as_bytes(), self.secret.clone())
         };
         let config = SubscriberConfig {

@@ -136,6 +136,9 @@ pub struct Dial {
     /// File whose first line is the password
     #[arg(long, conflicts_with = "password")]
     pub password_file: Option<std::path::PathBuf>,
+    /// What to change the password to if the server says that it has expired
+    #[arg(long, value_name = "PASSWORD")]
+    pub new_password: Option<String>,
     /// Network interface that leads to the server
     #[arg(long)]
     pub interface: String,

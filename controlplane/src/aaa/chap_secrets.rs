@@ -259,7 +259,7 @@ fn entry(words: &[Word], line: usize, own_name: &[u8]) -> Result<Option<Entry>, 
     let Ok(text) = core::str::from_utf8(&secret.text) else {
         return Err(fault("the secret is not UTF-8", "save the file as UTF-8"));
     };
-    let Some(secret) = Secret::new(&Zeroizing::new(text.to_owned())) else {
+    let Some(secret) = Secret::new(text) else {
         return Err(fault(
             "the secret is empty or longer than 256 characters",
             COLUMNS,
@@ -360,7 +360,7 @@ mod tests {
 
     /// Whether the entry has this secret.
     fn has_secret(entry: &Entry, password: &str) -> bool {
-        let secret = Secret::new(&Zeroizing::new(password.to_owned())).unwrap();
+        let secret = Secret::new(password).unwrap();
         secret.0.nt_hash().bytes() == entry.secret.0.nt_hash().bytes()
     }
 

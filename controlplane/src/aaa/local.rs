@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use jiff::civil::DateTime;
 use turnpike_protocol::mschap::{self, Password};
-use turnpike_protocol::ppp::{Credentials, Proof};
-use zeroize::Zeroizing;
+use turnpike_protocol::ppp::{Credentials, Unproved};
 
+use super::prove::prove;
 use super::{Account, Addresses, Admission, Names, Secret, names};
 use crate::cause::Cause;
 use crate::pool::Range;
@@ -113,7 +113,8 @@ impl Users {
     /// clock.
     ///
     /// # Errors
-    /// [`Cause::AuthenticationFailed`] for a wrong password and an unknown user alike, after the same work. Only who
+    /// [`Cause::AuthenticationFailed`] for a wrong password and an unknown user alike, after the same work;
+    /// [`Cause::HashOnly`], of which the client hears no more than that, where the method needs a password. Only who
     /// knows the password hears more: what [`Standing::judge`](super::Standing::judge) says, and
     /// [`Cause::NotPermitted`] of an account that allows no address.
     pub fn authenticate(
@@ -126,10 +127,12 @@ impl Users {
         let nobody = Secret(Password::new("").into());
         let found = self.look_up(credentials.name());
         let secret = found.as_ref().map_or(&nobody, |found| found.secret);
-        let proof = self.verify(credentials, secret);
+        let proof = prove(credentials, &secret.0, &self.names);
         // The password of nobody is no secret: a response that fits it proves nothing.
-        let (Some(found), Some(proof)) = (found, proof) else {
-            return Err(Cause::AuthenticationFailed);
+        let (found, proof) = match (found, proof) {
+            (Some(found), Ok(proof)) => (found, proof),
+            (Some(_), Err(Unproved::PasswordNotStored)) => return Err(Cause::HashOnly),
+            _ => return Err(Cause::AuthenticationFailed),
         };
         if let Some(account) = found.account {
             account.standing.judge(now)?;
@@ -142,24 +145,6 @@ impl Users {
             proof,
             addresses: found.addresses.clone(),
         })
-    }
-
-    /// PAP sends the password itself, in whichever encoding the client's machine has.
-    fn verify(&self, credentials: &Credentials, secret: &Secret) -> Option<Proof> {
-        let proof = credentials.verify(&secret.0).ok();
-        let Credentials::Pap { name, password } = credentials else {
-            return proof;
-        };
-        let recoded = self.names.texts(password).map(Zeroizing::new);
-        let tries = recoded.filter_map(|text| {
-            let again = Credentials::Pap {
-                name: name.clone(),
-                password: Zeroizing::new(text.as_bytes().to_vec()),
-            };
-            again.verify(&secret.0).ok()
-        });
-        // All of them, whatever the first says: time tells nothing.
-        tries.fold(proof, |proof, other| proof.or(Some(other)))
     }
 }
 
@@ -187,7 +172,7 @@ mod tests {
     const NOON: DateTime = date(2026, 6, 1).at(12, 0, 0, 0);
 
     fn secret(password: &str) -> Secret {
-        Secret::new(&Zeroizing::new(password.to_owned())).unwrap()
+        Secret::new(password).unwrap()
     }
 
     fn account(name: &str, password: &str) -> Account {

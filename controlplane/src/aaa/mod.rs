@@ -4,6 +4,7 @@ pub mod chap_secrets;
 mod hours;
 mod local;
 mod names;
+mod prove;
 mod replace;
 mod standing;
 mod store;
@@ -13,13 +14,12 @@ use jiff::civil::DateTime;
 use subtle::ConstantTimeEq;
 use turnpike_protocol::mschap::{NtHash, Password};
 use turnpike_protocol::ppp::{self, Proof};
-use zeroize::Zeroizing;
 
 pub use hours::{HOURS, Hours};
 pub use local::Users;
 pub use names::{Case, Names, Part, encoding, printable};
 pub use standing::{Expiry, Standing};
-pub use store::{Changing, PasswordRules, Store};
+pub use store::{PasswordRules, Store};
 
 use crate::pool::Range;
 
@@ -67,9 +67,9 @@ pub struct Secret(ppp::Secret);
 
 impl Secret {
     /// From the password; `None` when it is empty or longer than 256 characters, the most that RFC 2759 §8.3 hashes.
-    pub fn new(password: &Zeroizing<String>) -> Option<Self> {
+    pub fn new(password: &str) -> Option<Self> {
         let fits = (1..=256).contains(&password.encode_utf16().count());
-        fits.then(|| Self(Password::new(password.as_str()).into()))
+        fits.then(|| Self(Password::new(password).into()))
     }
 
     /// From a stored NT hash.

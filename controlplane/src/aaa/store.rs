@@ -4,11 +4,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use jiff::civil::{Date, DateTime};
 use turnpike_protocol::mschap::NtHash;
-use turnpike_protocol::ppp::Credentials;
+use turnpike_protocol::ppp::{ChangePassword, Credentials, Unproved};
 use zeroize::Zeroizing;
 
 use super::replace::{Unchanged, replace};
-use super::{Account, Admission, Expiry, Home, Secret, Users};
+use super::{Account, Addresses, Admission, Expiry, Home, Secret, Users, printable};
 use crate::cause::Cause;
 use crate::config::{Entry, Faults, Finding, Form, Roster, parse_users};
 use crate::pool::Range;
@@ -41,13 +41,13 @@ impl PasswordRules {
 
 /// A new password on its way into the store.
 #[derive(Clone, Copy)]
-pub struct Changing<'a> {
+struct Changing<'a> {
     /// The name as it was on the wire.
-    pub name: &'a [u8],
+    name: &'a [u8],
     /// What the client has proved to know.
-    pub old: &'a Secret,
+    old: &'a Secret,
     /// What it wants instead.
-    pub new: &'a Zeroizing<String>,
+    new: &'a str,
 }
 
 /// All users that this server knows by itself.
@@ -124,14 +124,43 @@ impl Store {
         Ok(warnings)
     }
 
-    /// Stores a new password, in the file first. Whoever asks has checked that the client knows `old`, which is
-    /// compared with the file all the same: it may have been edited. Blocks on the disk. `now` is by the machine's
-    /// clock.
+    /// Changes a password, in the file first; answers as to a login with the new one. Blocks on the disk. `now` is by
+    /// the machine's clock.
     ///
     /// # Errors
-    /// Nothing has changed. [`Cause::PasswordUnfit`], [`Cause::PasswordFixed`], [`Cause::PasswordChangedElsewhere`],
+    /// Nothing has changed. [`Cause::AuthenticationFailed`] when the client does not know the old password,
+    /// [`Cause::PasswordUnfit`], [`Cause::PasswordFixed`], [`Cause::PasswordChangedElsewhere`],
     /// [`Cause::PasswordNotWritten`] (the log says why), or what the account's standing says.
-    pub fn change(&self, change: &Changing<'_>, now: DateTime) -> Result<(), Cause> {
+    pub fn change(&self, change: &ChangePassword, now: DateTime) -> Result<Admission, Cause> {
+        let account = self.users().find(&change.name).cloned();
+        let account = account.ok_or(Cause::AuthenticationFailed)?;
+        let changed = change
+            .open(&account.secret.0)
+            .map_err(|unproved| match unproved {
+                Unproved::NewPasswordNotText => Cause::PasswordUnfit,
+                _ => Cause::AuthenticationFailed,
+            })?;
+        if account.addresses == Addresses::None {
+            return Err(Cause::NotPermitted);
+        }
+        let changing = Changing {
+            name: &change.name,
+            old: &account.secret,
+            new: changed.password.as_str(),
+        };
+        self.write(&changing, now)?;
+        let user = printable(&account.name);
+        tracing::info!(user, "password changed");
+        Ok(Admission {
+            user,
+            proof: changed.proof,
+            addresses: account.addresses,
+        })
+    }
+
+    /// Stores a new password. Whoever asks has checked that the client knows `old`, which is compared with the file
+    /// all the same: it may have been edited.
+    fn write(&self, change: &Changing<'_>, now: DateTime) -> Result<(), Cause> {
         let _files = self.files();
         let account = self
             .users()

@@ -19,6 +19,7 @@ pub(super) fn auth_of(reader: &mut Reader<'_>, section: Option<Section<'_>>) -> 
         mppe_allowed: Allowed::default(),
         chap_secrets: None,
         users_file: None,
+        retry: true,
         names: Names::default(),
         passwords: PasswordRules::default(),
     };
@@ -39,6 +40,13 @@ pub(super) fn auth_of(reader: &mut Reader<'_>, section: Option<Section<'_>>) -> 
         "users_file",
         "write the path of a file, such as \"/var/lib/turnpike/users.toml\"",
     );
+    auth.retry = section
+        .flag(
+            reader,
+            "retry",
+            "write true or false: whether a client may try another password in the same call",
+        )
+        .unwrap_or(auth.retry);
     if let Some(names) = section.table(reader, "names", "[auth.names]") {
         auth.names = names_of(reader, names);
     }

@@ -222,6 +222,8 @@ pub struct Auth {
     pub chap_secrets: Option<PathBuf>,
     /// The file of users that is written back, likewise.
     pub users_file: Option<PathBuf>,
+    /// Whether a client with a wrong name or password may try again in the same call.
+    pub retry: bool,
     /// How names are looked up.
     pub names: Names,
     /// What new passwords must be like.

@@ -80,6 +80,7 @@ fn little_is_enough() {
     assert_eq!(config.log.level, tracing::Level::INFO);
     assert!(config.users.is_empty());
     assert_eq!(config.auth.users_file, None);
+    assert!(config.auth.retry);
     assert_eq!(config.auth.names, Names::default());
     assert_eq!(config.auth.passwords.min_length, 8);
     assert_eq!(config.auth.passwords.lifetime_days, None);
@@ -120,6 +121,7 @@ reorder_total = 100
 mppe = "prefer"
 chap_secrets = "chap-secrets"
 users_file = "users.toml"
+retry = false
 [auth.names]
 domain = "keep"
 realm = "strip"
@@ -207,6 +209,7 @@ level = "debug"
         config.auth.users_file.as_deref(),
         Some(Path::new("users.toml"))
     );
+    assert!(!config.auth.retry);
     let names = Names {
         domain: Part::Keep,
         realm: Part::Strip,

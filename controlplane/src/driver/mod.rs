@@ -2,6 +2,7 @@
 //! and the end of the server.
 
 mod diary;
+mod judge;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -15,9 +16,8 @@ use tokio::time::Instant;
 use tracing::{Instrument, debug, info, info_span, warn};
 use turnpike_dataplane::api::{CallRef, Command};
 use turnpike_protocol::Time;
-use turnpike_protocol::ppp::{Credentials, Grant};
 
-use crate::aaa::{Store, local_time};
+use crate::aaa::Store;
 use crate::applicants::{Applicant, Applicants};
 use crate::calls::Calls;
 use crate::cause::Cause;
@@ -27,7 +27,7 @@ use crate::neighbours::Lookups;
 use crate::pool::Pool;
 use crate::sessions::{Order, Sessions};
 use crate::switchboard::{Inbox, Mail, Switchboard};
-use crate::tunnel::{Action, Ended, Notice, Placement, Refusal, Settings, Tunnel};
+use crate::tunnel::{Action, Ended, Notice, Placement, Settings, Tunnel};
 
 /// Octets that may wait for a client that does not read; then the connection is closed. Control messages are at most
 /// 220 octets, so a client that is served at all never gets there.
@@ -117,6 +117,8 @@ pub struct Shared {
     pub calls: Mutex<Calls>,
     /// Who may come in.
     pub users: Arc<Store>,
+    /// Whether a client with a wrong name or password may try again in the same call.
+    pub retry: bool,
     /// Calls that have not logged in.
     pub applicants: Arc<Applicants>,
     /// Inner addresses.
@@ -351,7 +353,7 @@ impl Driver {
                     self.tunnel.placed(peer_id, placement, now);
                 }
                 Action::Authenticate { call, credentials } => {
-                    let verdict = self.judge(&credentials);
+                    let verdict = self.judge(credentials).await;
                     if verdict.is_ok() {
                         self.applicants.retain(|(other, _)| *other != call);
                     }
@@ -425,30 +427,6 @@ impl Driver {
         });
         self.applicants.push((call, applicant));
         Ok(Placement { call, via, seed })
-    }
-
-    fn judge(&self, credentials: &Credentials) -> Result<Grant, Refusal> {
-        let admission = self
-            .shared
-            .users
-            .authenticate(credentials, local_time())
-            .map_err(Refusal::new)?;
-        let address = lock(&self.shared.pool)
-            .allocate(&admission.addresses)
-            .map_err(Refusal::new)?;
-        let Terms {
-            server_address,
-            dns,
-            nbns,
-        } = self.shared.terms;
-        Ok(Grant {
-            proof: admission.proof,
-            address,
-            server_address,
-            dns,
-            nbns,
-            ipv6: None,
-        })
     }
 
     fn free(&mut self, ended: &Ended) {

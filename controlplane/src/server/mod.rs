@@ -230,6 +230,7 @@ impl Running {
                 config.roster.clone(),
                 config.auth.passwords,
             )),
+            retry: config.auth.retry,
             applicants: Applicants::new(config.limits.unauthenticated_per_source),
             pool: Mutex::new(pool(config)),
             switchboard: switchboard.clone(),

@@ -336,6 +336,7 @@ impl Call {
                         actions.push_back(Action::Release(address));
                     }
                     live.user = None;
+                    live.refused = None;
                     live.applicant = printable(credentials.name());
                     actions.push_back(Action::Authenticate { call, credentials });
                 }
@@ -496,7 +497,7 @@ impl Live {
     }
 
     fn cause_of(&self, end: &End) -> Cause {
-        if let Some(first) = self.cause {
+        if let Some(first) = self.cause.or(self.refused) {
             return first;
         }
         match end {

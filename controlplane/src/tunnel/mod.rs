@@ -436,10 +436,11 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The refusal that tells the client as much of `cause` as MS-CHAPv2 can say.
+    /// The refusal that tells the client as much of `cause` as MS-CHAP can say. A password that has expired may be
+    /// changed; nothing else can be mended in the same call.
     pub fn new(cause: Cause) -> Self {
         let code = match cause {
-            Cause::AuthenticationFailed => Some(691),
+            Cause::AuthenticationFailed | Cause::HashOnly => Some(691),
             Cause::OutsideHours => Some(646),
             Cause::AccountDisabled => Some(647),
             Cause::PasswordExpired => Some(648),

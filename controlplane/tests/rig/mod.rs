@@ -1,5 +1,6 @@
 //! A server on loopback TCP whose workers run over memory, and clients that speak to both.
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -32,7 +33,6 @@ use turnpike_protocol::pptp::{Caller, CallerAction, CallerConfig};
 use turnpike_protocol::wire::ethernet::MacAddr;
 use turnpike_protocol::wire::{ethernet, gre, ipv4};
 use turnpike_protocol::{CallId, Role};
-use zeroize::Zeroizing;
 
 pub const LOCAL: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
 pub const PASSWORD: &str = "correct horse";
@@ -69,6 +69,19 @@ impl Rig {
         calls: usize,
         setup_time: Duration,
         sizes: RingSizes,
+    ) -> Self {
+        let mut users = Users::default();
+        let secret = Secret::new(PASSWORD).unwrap();
+        users.add(Account::new("alice", secret));
+        Self::with_users(limits, calls, setup_time, sizes, users.into()).await
+    }
+
+    pub async fn with_users(
+        limits: Limits,
+        calls: usize,
+        setup_time: Duration,
+        sizes: RingSizes,
+        users: Store,
     ) -> Self {
         let owners = Owners::round_robin(1);
         let (control_end, worker_end) = rings::channel(&sizes).unwrap();
@@ -108,9 +121,6 @@ impl Rig {
                 .await
                 .unwrap();
         }
-        let mut users = Users::default();
-        let secret = Secret::new(&Zeroizing::new(PASSWORD.to_owned())).unwrap();
-        users.add(Account::new("alice", secret));
         let pool = Range::hosts("10.20.1.0/24".parse().unwrap());
         let (routes, routes_changed) = watch::channel(0);
         let (stopping, stop) = watch::channel(false);
@@ -131,7 +141,8 @@ impl Rig {
             },
             clock,
             calls: Mutex::new(Calls::new(owners, 1, calls, 100, SourceCheck::Strict)),
-            users: Arc::new(Store::from(users)),
+            users: Arc::new(users),
+            retry: true,
             applicants: Applicants::new(UNAUTHENTICATED),
             pool: Mutex::new(Pool::new(&[pool], [])),
             switchboard,
@@ -168,6 +179,12 @@ impl Rig {
 
     /// A client that dials one call.
     pub async fn dial(&self, from: Ipv4Addr, id: u16, password: &str) -> Client {
+        let config = ClientLink::new(b"alice", NtHash::from_password(password));
+        self.dial_as(from, id, config).await
+    }
+
+    /// The same with everything that a client can be.
+    pub async fn dial_as(&self, from: Ipv4Addr, id: u16, config: ClientLink) -> Client {
         let tcp = self.connect(from).await;
         let now = self.shared.clock.now();
         let mut caller = Caller::new(CallerConfig::default(), now);
@@ -182,7 +199,7 @@ impl Rig {
             tcp: Some(tcp),
             caller,
             link: None,
-            password: password.to_owned(),
+            config,
             from,
             id: CallId(id),
             peer_id: CallId(0),
@@ -260,7 +277,7 @@ pub struct Client {
     tcp: Option<TcpStream>,
     caller: Caller,
     link: Option<Link>,
-    password: String,
+    config: ClientLink,
     from: Ipv4Addr,
     id: CallId,
     peer_id: CallId,
@@ -335,8 +352,7 @@ impl Client {
                 }
                 CallerAction::Connected { peer_id, .. } => {
                     self.peer_id = peer_id;
-                    let config = ClientLink::new(b"alice", NtHash::from_password(&self.password));
-                    let mut link = Link::client(config, [self.id.0 as u8; 32], now);
+                    let mut link = Link::client(self.config.clone(), [self.id.0 as u8; 32], now);
                     link.open(now);
                     self.link = Some(link);
                 }

@@ -174,9 +174,11 @@ impl Link {
             } => {
                 let verdict = (code, message, remedy);
                 auth.refuse(verdict, &mut self.random, now, &mut self.actions);
-                // Somebody has to type: the set-up limit was not made for that.
-                if let Some(patience) = auth.patience() {
-                    self.set_up_at = self.set_up_at.map(|at| at.max(patience));
+                // Somebody has to type: the set-up limit was not made for that, and begins anew after it.
+                let patience = auth.patience();
+                let limit = self.timing().set_up.unwrap_or_default();
+                if let Some(patience) = patience {
+                    self.set_up_at = self.set_up_at.map(|at| at.max(patience + limit));
                 }
             }
         }

@@ -68,9 +68,9 @@ impl Rig {
         let change = Changing {
             name: name.as_bytes(),
             old: &secret(old),
-            new: &Zeroizing::new(new.to_owned()),
+            new,
         };
-        self.store.change(&change, NOW)
+        self.store.write(&change, NOW)
     }
 
     /// Whether the running server takes this password, and one that starts now would.
@@ -93,7 +93,7 @@ impl Rig {
 }
 
 fn secret(password: &str) -> Secret {
-    Secret::new(&Zeroizing::new(password.to_owned())).unwrap()
+    Secret::new(password).unwrap()
 }
 
 fn names(directory: &Path) -> usize {

@@ -153,6 +153,10 @@ fn names_and_new_passwords_have_rules() {
             "{told_of}"
         );
     }
+    assert!(
+        fault("auth", "retry = 3")
+            .starts_with("t.toml:8: `retry` in [auth] is a number; write true or false")
+    );
     // The same one twice is one.
     let names = config(&with("auth.names", "second_encoding = \"UTF-8\""))
         .auth

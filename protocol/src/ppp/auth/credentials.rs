@@ -270,6 +270,42 @@ impl Credentials {
         };
         proof.ok_or(Unproved::WrongPassword)
     }
+
+    /// The same for a client that has the password as octets in an encoding of its own. PAP sends them and CHAP-MD5
+    /// hashes them as they are; MS-CHAP, where a client does not convert them, makes UTF-16 by a zero octet after each,
+    /// as pppd does.
+    ///
+    /// # Errors
+    /// As [`Self::verify`] has it.
+    pub fn verify_octets(&self, password: &[u8]) -> Result<Proof, Unproved> {
+        let right = match self {
+            Self::Pap { password: sent, .. } => sent.ct_eq(password).into(),
+            Self::ChapMd5 {
+                identifier,
+                challenge,
+                response,
+                ..
+            } => md5_of(*identifier, password, challenge)
+                .ct_eq(response)
+                .into(),
+            Self::MsChapV1 { .. } | Self::MsChapV2 { .. } => {
+                // Two octets of UTF-8 at most for each.
+                let mut wide = Zeroizing::new(String::with_capacity(password.len() * 2));
+                wide.extend(password.iter().map(|octet| char::from(*octet)));
+                return self.verify(&NtHash::from_password(&wide).into());
+            }
+            Self::ChangePassword(_) => return Err(Unproved::IsChange),
+        };
+        let proof = match self {
+            Self::Pap { .. } => Proof::Pap,
+            _ => Proof::ChapMd5,
+        };
+        if right {
+            Ok(proof)
+        } else {
+            Err(Unproved::WrongPassword)
+        }
+    }
 }
 
 /// A Change-Password packet: of MS-CHAPv2 (RFC 2759 §7) or version 2 of MS-CHAPv1's (RFC 2433 §10).
@@ -370,9 +406,13 @@ impl From<mschap::Success> for Proof {
 
 /// The Response value of CHAP with MD5 (RFC 1994 §4.1): MD5 over the identifier, the secret and the challenge.
 pub fn chap_md5(identifier: u8, password: &Password, challenge: &[u8]) -> [u8; 16] {
+    md5_of(identifier, password.as_str().as_bytes(), challenge)
+}
+
+fn md5_of(identifier: u8, password: &[u8], challenge: &[u8]) -> [u8; 16] {
     Md5::new()
         .chain_update([identifier])
-        .chain_update(password.as_str())
+        .chain_update(password)
         .chain_update(challenge)
         .finalize()
         .into()

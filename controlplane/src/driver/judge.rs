@@ -1,0 +1,63 @@
+//! The verdict on a login.
+
+use turnpike_protocol::ppp::{Credentials, Grant, Remedy};
+
+use super::{Driver, Terms, lock};
+use crate::aaa::{Admission, local_time};
+use crate::cause::Cause;
+use crate::tunnel::Refusal;
+
+impl Driver {
+    /// Asks the users once, and takes an address for whoever is let in.
+    pub(super) async fn judge(&self, credentials: Credentials) -> Result<Grant, Refusal> {
+        let refusal = |cause| {
+            let remedy = match cause {
+                Cause::AuthenticationFailed if self.shared.retry => Remedy::Retry,
+                // Only accounts whose passwords can be written have some that expire.
+                Cause::PasswordExpired => Remedy::ChangePassword,
+                _ => Remedy::None,
+            };
+            Refusal::new(cause).with(remedy)
+        };
+        let admission = match credentials {
+            // Nothing but a Response can be tried again.
+            Credentials::ChangePassword(_) => {
+                self.change(credentials).await.map_err(Refusal::new)?
+            }
+            _ => self
+                .shared
+                .users
+                .authenticate(&credentials, local_time())
+                .map_err(refusal)?,
+        };
+        let address = lock(&self.shared.pool)
+            .allocate(&admission.addresses)
+            .map_err(Refusal::new)?;
+        let Terms {
+            server_address,
+            dns,
+            nbns,
+        } = self.shared.terms;
+        Ok(Grant {
+            proof: admission.proof,
+            address,
+            server_address,
+            dns,
+            nbns,
+            ipv6: None,
+        })
+    }
+
+    /// Has a new password written, which takes as long as the disk takes.
+    async fn change(&self, credentials: Credentials) -> Result<Admission, Cause> {
+        let users = self.shared.users.clone();
+        let writing = tokio::task::spawn_blocking(move || match credentials {
+            Credentials::ChangePassword(change) => users.change(&change, local_time()),
+            _ => Err(Cause::ServerFault),
+        });
+        writing.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a changed password cannot be written");
+            Err(Cause::PasswordNotWritten)
+        })
+    }
+}
