@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cause::Cause;
+use crate::inform;
 
 /// A counter that many may raise.
 #[derive(Debug, Default)]
@@ -38,6 +39,9 @@ pub struct Counts {
     pub login_failed: Count,
     /// Calls that came up.
     pub up: Count,
+    /// Questions by DHCP inside calls that were answered.
+    pub informed: Count,
+    uninformed: [Count; inform::Fault::ALL.len()],
     ended: EndedBy,
 }
 
@@ -59,7 +63,20 @@ impl Counts {
         }
     }
 
-    /// All of them by name; causes of ends only where there were any.
+    /// A question by DHCP inside a call was answered, or not.
+    pub fn informed(&self, fault: Option<inform::Fault>) {
+        let of = |fault| inform::Fault::ALL.iter().position(|other| *other == fault);
+        match fault {
+            None => self.informed.add(),
+            Some(fault) => {
+                if let Some(count) = of(fault).and_then(|index| self.uninformed.get(index)) {
+                    count.add();
+                }
+            }
+        }
+    }
+
+    /// All of them by name; causes of ends, and why DHCP got no answer, only where there were any.
     pub fn by_name(&self) -> BTreeMap<String, u64> {
         let mut all: BTreeMap<String, u64> = [
             ("connections", &self.connections),
@@ -69,10 +86,16 @@ impl Counts {
             ("calls_refused", &self.refused),
             ("logins_failed", &self.login_failed),
             ("calls_up", &self.up),
+            ("dhcp_informs_answered", &self.informed),
         ]
         .into_iter()
         .map(|(name, count)| (name.to_owned(), count.get()))
         .collect();
+        for (fault, count) in inform::Fault::ALL.iter().zip(&self.uninformed) {
+            if count.get() > 0 {
+                all.insert(fault.name().to_owned(), count.get());
+            }
+        }
         for (cause, count) in Cause::ALL.iter().zip(&self.ended.0) {
             if count.get() > 0 {
                 all.insert(format!("ended_{}", cause.name()), count.get());

@@ -13,6 +13,7 @@ pub mod config;
 pub mod counts;
 pub mod driver;
 pub mod gre_socket;
+pub mod inform;
 pub mod listener;
 pub mod lock;
 pub mod log;

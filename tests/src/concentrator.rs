@@ -97,6 +97,7 @@ pub fn settings() -> Settings {
         setup_time: Duration::from_secs(60),
         echo_interval: Duration::from_secs(30),
         calls: 8,
+        inform: None,
     }
 }
 

@@ -73,6 +73,7 @@ targets! {
     whole_call
     mppe
     mschap
+    dhcp_inform
     chap_secrets
     configuration
     operator_request

@@ -161,6 +161,7 @@ impl World {
             setup_time: Duration::from_secs(30),
             echo_interval: Duration::from_secs(30),
             calls: 16,
+            inform: None,
         };
         let own = CallId(n as u16);
         let mut caller = Caller::new(CallerConfig::default(), self.now);

@@ -6,6 +6,7 @@
 
 mod auth;
 mod finding;
+mod inform;
 mod load;
 mod log;
 mod mppe;
@@ -34,6 +35,7 @@ pub use roster::Roster;
 pub(crate) use users::{Entry, Form, parse_users};
 
 use crate::aaa::{Names, PasswordRules, Users};
+use crate::inform::{Domain, Inform};
 use crate::pool::{Pool, Range};
 
 /// A configuration that can be run, and what an operator should look at all the same.
@@ -197,11 +199,29 @@ pub struct Network {
     pub dns: [Option<Ipv4Addr>; 2],
     /// NetBIOS name servers (WINS), as `dns`.
     pub nbns: [Option<Ipv4Addr>; 2],
+    /// The domain that clients are told by DHCP.
+    pub domain: Option<Domain>,
+    /// What clients are told by DHCP to send through the tunnel; none holds another or an address of `listen`, and all
+    /// fit a DHCP answer.
+    pub routes: Vec<Ipv4Net>,
     /// The largest inner packet, in octets, in [`MTU`].
     pub mtu: u16,
     /// The prefixes that hold the pool and all fixed addresses of the configuration file, as few as cover exactly
     /// these: for XDP, for Linux' routes, and for `Command::Pool`.
     pub prefixes: Vec<Ipv4Net>,
+}
+
+impl Network {
+    /// What clients are told by DHCP.
+    pub fn inform(&self) -> Inform {
+        Inform {
+            server: self.server_address,
+            dns: self.dns,
+            nbns: self.nbns,
+            domain: self.domain.clone(),
+            routes: self.routes.clone(),
+        }
+    }
 }
 
 /// `[gre]`.

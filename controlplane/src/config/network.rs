@@ -5,6 +5,7 @@ use core::net::Ipv4Addr;
 use ipnet::{Ipv4Net, Ipv4Subnets};
 
 use super::Network;
+use super::inform::{fits, told};
 use super::parse::{MAX_ADDRESSES, MTU, must};
 use super::read::{At, Reader, Section};
 use crate::aaa::Users;
@@ -14,6 +15,7 @@ use crate::pool::Range;
 pub(super) struct NetworkAt {
     pub(super) network: Network,
     pub(super) pool: Vec<At<Range>>,
+    pub(super) routes: Vec<At<Ipv4Net>>,
 }
 
 pub(super) const ADDRESS: &str = "write an IPv4 address such as \"10.20.0.1\"";
@@ -83,6 +85,7 @@ pub(super) fn network_of(
         u64::from(*MTU.start())..=u64::from(*MTU.end()),
         "write 1400, which fits almost every path, or at most 1456: 1500 less the headers of the tunnel (IPv4 20, GRE 16, PPP and MPPE 8)",
     );
+    let told = told(reader, &mut section);
     section.finish(reader);
 
     let (pool, prefixes) = pool_of(reader, pool?);
@@ -102,18 +105,23 @@ pub(super) fn network_of(
             );
         }
     }
+    let network = Network {
+        server_address: server_address.value,
+        pool: pool.iter().map(|range| range.value).collect(),
+        dns,
+        nbns,
+        domain: told.domain.clone(),
+        routes: told.routes.iter().map(|route| route.value).collect(),
+        mtu: mtu
+            .and_then(|mtu| u16::try_from(mtu.value).ok())
+            .unwrap_or(1400),
+        prefixes,
+    };
+    fits(reader, &network, &told);
     Some(NetworkAt {
-        network: Network {
-            server_address: server_address.value,
-            pool: pool.iter().map(|range| range.value).collect(),
-            dns,
-            nbns,
-            mtu: mtu
-                .and_then(|mtu| u16::try_from(mtu.value).ok())
-                .unwrap_or(1400),
-            prefixes,
-        },
+        network,
         pool,
+        routes: told.routes,
     })
 }
 

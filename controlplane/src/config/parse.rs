@@ -14,6 +14,7 @@ use turnpike_protocol::gre::MAX_HELD;
 
 use super::auth::auth_of;
 use super::finding::Faults;
+use super::inform::outside_routes;
 use super::log::log_of;
 use super::network::{NetworkAt, host_address, network_of, outside_pool, with_fixed};
 use super::read::{At, Reader, Section};
@@ -122,6 +123,7 @@ fn document_of(reader: &mut Reader<'_>, mut document: Section<'_>, broken: bool)
     if let Some(network) = addresses {
         for address in &listen {
             outside_pool(reader, network, address, "is an address clients dial");
+            outside_routes(reader, network, address);
         }
         if let Some(Some(next_hop)) = uplink.as_ref().map(|uplink| &uplink.next_hop) {
             outside_pool(reader, network, next_hop, "is the uplink's next hop");

@@ -1,5 +1,6 @@
 //! What is read, and how every kind of fault is told.
 
+mod inform;
 mod users;
 
 use std::path::Path;
@@ -112,6 +113,8 @@ server_address = "10.20.0.1"
 pool = ["10.21.0.0/24", "10.20.0.10-10.20.0.13"]
 dns = ["10.20.0.1", "9.9.9.9"]
 nbns = ["10.20.0.2"]
+domain = "office.example"
+routes = ["10.20.0.0/22"]
 mtu = 1300
 [gre]
 reorder_packets = 16
@@ -193,6 +196,8 @@ level = "debug"
         [Some(address("10.20.0.1")), Some(address("9.9.9.9"))]
     );
     assert_eq!(config.network.nbns, [Some(address("10.20.0.2")), None]);
+    assert_eq!(config.network.domain.as_deref(), Some("office.example"));
+    assert_eq!(config.network.routes, ["10.20.0.0/22".parse().unwrap()]);
     assert_eq!(config.network.mtu, 1300);
     let reordering = Reordering {
         packets: 16,

@@ -1,6 +1,6 @@
 //! One log line for everything that happens to a tunnel and its calls.
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use turnpike_dataplane::api::Encryption;
 use turnpike_protocol::CallId;
 
@@ -88,6 +88,13 @@ pub(super) fn notice(notice: &Notice, counts: &Counts) {
                 mtu,
                 "call up"
             );
+        }
+        Notice::Informed { call, fault } => {
+            counts.informed(*fault);
+            match fault {
+                None => debug!(call = call.id.0, "DHCPINFORM answered"),
+                Some(fault) => debug!(call = call.id.0, "{fault}"),
+            }
         }
         Notice::Over(cause) => {
             info!(

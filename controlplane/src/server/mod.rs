@@ -478,6 +478,7 @@ fn settings(config: &Config) -> Settings {
         setup_time: config.limits.setup_time,
         echo_interval: config.limits.echo_interval,
         calls: CALLS_PER_CONNECTION,
+        inform: Some(Arc::new(config.network.inform())),
     }
 }
 

@@ -9,6 +9,7 @@ use turnpike_protocol::ppp::Credentials;
 use turnpike_protocol::pptp::PeerInfo;
 
 use crate::cause::Cause;
+use crate::inform;
 
 /// One thing to do. Actions are done in the order in which they come: the order is the correctness argument.
 #[allow(
@@ -107,6 +108,13 @@ pub enum Notice {
         encryption: Encryption,
         /// How, from us to the client, when that is settled already.
         mppe: Option<Mppe>,
+    },
+    /// The client asked by DHCP inside its call.
+    Informed {
+        /// The call.
+        call: CallRef,
+        /// Why it got no answer, if so.
+        fault: Option<inform::Fault>,
     },
     /// The control connection is over, and why.
     Over(Cause),

@@ -19,6 +19,7 @@ use super::action::{Action, Ended, Notice};
 use super::{Placement, Refusal, Settings};
 use crate::aaa::printable;
 use crate::cause::Cause;
+use crate::inform::Inform;
 
 /// How long the client may take to begin PPP before we do. It hears of its call by TCP and may not listen to GRE yet:
 /// a first frame of ours that it misses would cost a whole Restart timer, and most clients begin at once anyway.
@@ -106,6 +107,8 @@ struct Live {
     address: Option<Ipv4Addr>,
     /// The address that is routed into the call.
     route: Option<Ipv4Addr>,
+    /// Octets of the largest packet that we may send into the call.
+    mtu: u16,
     up_since: Option<Time>,
     /// It has come up for the first time, and the control connection does not know it yet.
     tell_up: bool,
@@ -184,6 +187,7 @@ impl Call {
             user: None,
             address: None,
             route: None,
+            mtu: 0,
             up_since: None,
             tell_up: false,
             applicant: String::new(),
@@ -204,6 +208,29 @@ impl Call {
             live.hear_by = None;
             live.begin(now);
             live.link.handle_frame(frame, now);
+        }
+    }
+
+    /// The client asks us something inside the call.
+    pub(super) fn inner(&mut self, packet: &[u8], inform: &Inform, actions: &mut VecDeque<Action>) {
+        let State::Live(Live {
+            call,
+            route: Some(address),
+            mtu,
+            ..
+        }) = &self.state
+        else {
+            return;
+        };
+        let call = *call;
+        let answer = inform.answer(packet, *address, *mtu);
+        actions.push_back(Action::Notice(Notice::Informed {
+            call,
+            fault: answer.as_ref().err().copied(),
+        }));
+        // An answer is no longer than the call's MTU, so it fits.
+        if let Some(packet) = answer.ok().and_then(|answer| FrameBytes::new(&answer)) {
+            actions.push_back(Action::Data(Command::SendInner { call, packet }));
         }
     }
 
@@ -442,6 +469,7 @@ impl Live {
 
     fn up(&mut self, terms: &Terms, now: Time, actions: &mut VecDeque<Action>) {
         let call = self.call;
+        self.mtu = terms.mtu;
         if self.route != Some(terms.address) {
             if let Some(old) = self.route.replace(terms.address) {
                 actions.push_back(Action::Data(Command::Unroute {

@@ -18,6 +18,7 @@ mod tests;
 use core::net::Ipv4Addr;
 use core::time::Duration;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use turnpike_dataplane::api::{CallRef, Event};
 use turnpike_protocol::mppe::{Allowed, Policy};
@@ -29,6 +30,7 @@ use turnpike_protocol::pptp::{
 use turnpike_protocol::{CallId, Time};
 
 use crate::cause::Cause;
+use crate::inform::Inform;
 
 pub use action::{Action, Ended, Notice};
 use call::Call;
@@ -51,6 +53,8 @@ pub struct Settings {
     pub echo_interval: Duration,
     /// Calls that one control connection may hold at once.
     pub calls: u16,
+    /// What clients are told that ask by DHCP inside their call; `None`: nobody answers.
+    pub inform: Option<Arc<Inform>>,
 }
 
 /// What a call needs before it can be accepted.
@@ -160,7 +164,19 @@ impl Tunnel {
                     self.actions.push_back(Action::Bound { call, source });
                 }
             }
-            Event::Inner { .. } | Event::Counters { .. } | Event::Lost { .. } => {}
+            Event::Inner { call, packet } => {
+                let Self {
+                    calls,
+                    actions,
+                    settings,
+                    ..
+                } = self;
+                let asked = calls.iter_mut().find(|other| other.name() == Some(call));
+                if let (Some(call), Some(inform)) = (asked, &settings.inform) {
+                    call.inner(&packet, inform, actions);
+                }
+            }
+            Event::Counters { .. } | Event::Lost { .. } => {}
         }
         self.pump(now);
     }

@@ -133,6 +133,7 @@ impl Rig {
                 setup_time,
                 echo_interval: Duration::from_secs(30),
                 calls: 8,
+                inform: None,
             },
             terms: Terms {
                 server_address: Ipv4Addr::new(10, 20, 0, 1),

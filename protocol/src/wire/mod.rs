@@ -11,6 +11,7 @@ pub mod ipv6;
 pub mod ndp;
 pub mod ppp;
 pub mod tcp_mss;
+pub mod udp;
 
 /// Big-endian 16 bits at `at`; the caller has checked the length.
 #[inline]

@@ -14,6 +14,7 @@ mod network;
 mod pptp;
 mod secrets;
 mod seeds;
+mod services;
 mod text;
 
 pub use driver::{Report, fuzz, regressions, replay};
@@ -106,6 +107,11 @@ pub const TARGETS: &[Target] = &[
         name: "mschap",
         run: secrets::mschap,
         seeds: seeds::ppp_frames,
+    },
+    Target {
+        name: "dhcp_inform",
+        run: services::dhcp_inform,
+        seeds: services::dhcp_seeds,
     },
     Target {
         name: "chap_secrets",

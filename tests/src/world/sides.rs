@@ -53,6 +53,7 @@ impl World {
             setup_time: PATIENCE,
             echo_interval: Duration::from_secs(30),
             calls: 16,
+            inform: None,
         };
         if let Some((after, ending)) = person.leaves {
             let at = self.connections.len();

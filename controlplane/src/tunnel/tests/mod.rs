@@ -15,6 +15,7 @@ use turnpike_protocol::{CallId, Time};
 use super::*;
 
 mod ends;
+mod inform;
 mod set_up;
 
 const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
@@ -32,6 +33,7 @@ fn settings() -> Settings {
         setup_time: Duration::from_secs(30),
         echo_interval: Duration::from_secs(30),
         calls: 4,
+        inform: None,
     }
 }
 
@@ -258,6 +260,10 @@ impl World {
                 Notice::Up {
                     user, address, mtu, ..
                 } => format!("up {user} {address} {mtu}"),
+                Notice::Informed { fault, .. } => match fault {
+                    None => "informed".to_owned(),
+                    Some(fault) => format!("not informed {}", fault.name()),
+                },
                 Notice::Over(cause) => format!("over {}", cause.name()),
             }),
             Action::Bound { call, source } => self.did.push(format!("bound {} {source}", call.id)),
@@ -315,6 +321,7 @@ fn describe(command: &Command) -> String {
         Command::Open { peer_id, via, .. } => format!("open peer {peer_id} via {via}"),
         Command::Via { via, .. } => format!("via {via}"),
         Command::Send { frame, .. } => describe_frame(frame),
+        Command::SendInner { packet, .. } => format!("inner {} octets", packet.len()),
         Command::Secure { direction, .. } => match direction {
             Direction::Receive => "secure receive".to_owned(),
             Direction::Transmit => "secure transmit".to_owned(),

@@ -1,0 +1,86 @@
+//! What clients ask inside their calls.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use turnpike_controlplane::inform::{CLIENT_PORT, Domain, Inform, SERVER_PORT};
+use turnpike_protocol::wire::{ipv4, udp};
+
+use super::{Input, Trace};
+
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 10);
+
+/// Two octets of MTU, then a DHCP message: an answer that fits the call and gives no address, or a named reason.
+pub fn dhcp_inform(octets: &[u8]) -> Trace {
+    let mut trace = Trace::default();
+    let mut input = Input(octets);
+    let mtu = 576 + input.u16() % 881;
+    let inform = Inform {
+        server: SERVER,
+        dns: [Some(SERVER), None],
+        nbns: [Some(SERVER), Some(CLIENT)],
+        domain: Domain::new("office.example"),
+        routes: ["10.0.0.0/8", "192.168.128.0/17"]
+            .map(|route| route.parse().expect("a prefix"))
+            .to_vec(),
+    };
+    let from = SocketAddrV4::new(CLIENT, CLIENT_PORT);
+    let to = SocketAddrV4::new(Ipv4Addr::BROADCAST, SERVER_PORT);
+    let Some(packet) = udp::ipv4_packet(from, to, input.0) else {
+        return trace;
+    };
+    match inform.answer(&packet, CLIENT, mtu) {
+        Ok(answer) => {
+            let ip = ipv4::Packet::new_checked(&answer[..]).expect("an IPv4 packet");
+            assert!(ip.verify_checksum() && answer.len() <= usize::from(mtu));
+            assert_eq!((ip.source(), ip.destination()), (SERVER, CLIENT));
+            let datagram = udp::Datagram::in_ipv4(&answer).expect("a datagram");
+            let message = datagram.payload;
+            // A reply to this question, which gives no address.
+            assert_eq!((message[0], &message[4..8]), (2, &input.0[4..8]));
+            assert_eq!(message[16..28], [0; 12]);
+            let mut rest = &message[240..];
+            while let &[code, len, ref tail @ ..] = rest
+                && code != 255
+            {
+                assert!([6, 15, 44, 53, 54, 121, 249].contains(&code), "{code}");
+                trace.note((code, len));
+                rest = &tail[usize::from(len)..];
+            }
+            assert_eq!(rest.first(), Some(&255));
+        }
+        Err(fault) => trace.note(fault.name()),
+    }
+    // As it came, without a header that fits.
+    trace.note(inform.answer(octets, CLIENT, mtu).is_ok());
+    trace
+}
+
+/// A DHCPINFORM as Windows sends it, and what else DHCP clients say.
+pub fn dhcp_seeds() -> Vec<Vec<u8>> {
+    let message = |ciaddr: [u8; 4], options: &[u8]| {
+        let mut octets = vec![2, 200, 1, 1, 6, 0, 1, 2, 3, 4];
+        octets.resize(2 + 12, 0);
+        octets.extend_from_slice(&ciaddr);
+        octets.resize(2 + 236, 0);
+        octets.extend_from_slice(&[99, 130, 83, 99]);
+        octets.extend_from_slice(options);
+        octets.push(255);
+        octets
+    };
+    let client = CLIENT.octets();
+    vec![
+        message(
+            client,
+            b"\x35\x01\x08\x3d\x07\x01abcdef\x0c\x03ws1\x3c\x08MSFT 5.0\x37\x0d\x01\x03\x06\x0f\x1f\x21\x2b\x2c\x2e\x2f\x79\xf9\xfc",
+        ),
+        message(client, &[53, 1, 8, 55, 1, 249, 57, 2, 5, 220]),
+        message([0; 4], &[53, 1, 8, 54, 4, 10, 20, 0, 1]),
+        message(
+            [0; 4],
+            b"\x35\x01\x01\x51\x08\x05\x00\x00\x03ws1\x00\x52\x04\x01\x02ab\x77\x09\x06office\xc0\x00",
+        ),
+        // One option in two parts (RFC 3396), and one cut short.
+        message(client, &[55, 1, 6, 55, 1, 15, 53, 1, 8, 121, 200, 32]),
+    ]
+}
