@@ -1,5 +1,8 @@
 //! The client between TCP, the worker and Linux: [`Subscriber`]s in the middle, and what is known of every call.
 
+mod ask;
+mod reports;
+
 use core::net::{Ipv4Addr, SocketAddrV4};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,8 +23,9 @@ use turnpike_protocol::pptp::{CallerConfig, Text};
 use turnpike_protocol::{CallId, Time};
 
 use super::Dial;
+use super::inform::{self, Told};
 use super::linux::{self, Linux};
-use super::report::{CallReport, Line, OverLine, Printer, UpLine};
+use super::report::{Line, OverLine, Printer, UpLine};
 use crate::subscriber::{Action, Cause, Subscriber, SubscriberConfig};
 
 /// How long TCP may take to connect.
@@ -33,6 +37,10 @@ pub(super) enum Message {
     Unreachable(usize, io::Error),
     Octets(usize, Vec<u8>),
     Gone(usize),
+    /// To be sent inside the call with this id.
+    Ask(u16, Vec<u8>),
+    /// What the server told about the network behind the call with this id.
+    Told(u16, anyhow::Result<Told>),
 }
 
 /// A control connection.
@@ -189,6 +197,8 @@ impl<'a> Client<'a> {
                 }
                 self.pump(at);
             }
+            Message::Ask(id, packet) => self.ask(id, &packet),
+            Message::Told(id, told) => self.told(id, told),
             Message::Gone(at) => {
                 self.connections[at].writer = None;
                 if let Some(subscriber) = &mut self.connections[at].subscriber
@@ -445,7 +455,7 @@ impl<'a> Client<'a> {
         let before = call.address.replace(terms.address);
         let first = !core::mem::replace(&mut call.came_up, true);
         if before != Some(terms.address)
-            && let Err(error) = self.install(before, terms.address)
+            && let Err(error) = self.install(id, before, terms)
         {
             tracing::error!(call = id.0, "{error}");
         }
@@ -457,7 +467,13 @@ impl<'a> Client<'a> {
         }
     }
 
-    fn install(&mut self, before: Option<Ipv4Addr>, address: Ipv4Addr) -> Result<(), linux::Error> {
+    fn install(
+        &mut self,
+        id: CallId,
+        before: Option<Ipv4Addr>,
+        terms: &Terms,
+    ) -> Result<(), linux::Error> {
+        let address = terms.address;
         if let Some(before) = before {
             self.linux.address_remove(before)?;
         }
@@ -465,6 +481,11 @@ impl<'a> Client<'a> {
         if !core::mem::replace(&mut self.routed, true) {
             for prefix in self.options.prefixes() {
                 self.linux.route_add(prefix, address)?;
+            }
+            if self.options.inform {
+                // Answers come from there, and Linux may want to see a way back to it.
+                self.linux.route_add(terms.server_address.into(), address)?;
+                tokio::spawn(inform::run(id.0, address, self.messages.clone()));
             }
         }
         Ok(())
@@ -558,28 +579,6 @@ impl<'a> Client<'a> {
                 None => self.fail(at, "hung up before it was dialled", None),
             }
         }
-    }
-
-    /// Every call, by id.
-    pub(super) fn reports(&self) -> Vec<CallReport> {
-        self.calls
-            .iter()
-            .map(|(id, call)| {
-                let (reason, error, asked) = call
-                    .over
-                    .clone()
-                    .unwrap_or_else(|| ("did not end in time".to_owned(), None, false));
-                CallReport {
-                    call_id: *id,
-                    came_up: call.came_up,
-                    failed: !(call.came_up && asked),
-                    inner_address: call.address,
-                    reason,
-                    error,
-                    counters: call.counters,
-                }
-            })
-            .collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! `turnpike-bench dial`: calls to a PPTP server, carried by a worker of our own over AF_XDP.
 
 mod client;
+mod inform;
 pub(crate) mod linux;
 mod report;
 mod run;
@@ -180,12 +181,16 @@ pub struct Dial {
     #[arg(long, default_value_t = 1400, value_parser = clap::value_parser!(u16).range(576..=1500))]
     pub mtu: u16,
     /// Destinations that this machine reaches through the first call; may be given several times
-    /// [default: 0.0.0.0/0 with one call, none with several]
+    /// [default: 0.0.0.0/0 with one call, none with several or with --inform]
     #[arg(long = "route", value_name = "PREFIX")]
     pub routes: Vec<Ipv4Net>,
     /// Install no routes
     #[arg(long, conflicts_with = "routes")]
     pub no_route: bool,
+    /// Ask by DHCPINFORM inside the first call what is behind it, as Windows does, and install those routes instead of
+    /// the default one
+    #[arg(long, conflicts_with = "no_route")]
+    pub inform: bool,
     /// Hang up after so many seconds, counted from when all calls are up [default: at SIGINT]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub hold: Option<Duration>,
@@ -244,7 +249,7 @@ impl Dial {
     fn prefixes(&self) -> Vec<Ipv4Net> {
         if self.no_route {
             Vec::new()
-        } else if self.routes.is_empty() && self.calls == 1 {
+        } else if self.routes.is_empty() && self.calls == 1 && !self.inform {
             vec![Ipv4Net::default()]
         } else {
             self.routes.clone()

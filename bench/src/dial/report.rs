@@ -10,6 +10,7 @@ use turnpike_dataplane::counters::{Counters, Traffic};
 use turnpike_dataplane::ports::{DeviceReport, PortMode, SocketReport};
 use turnpike_protocol::ppp::{LinkInfo, MppeTerms, Terms};
 
+use super::inform::Told;
 use crate::faults::{Books, Tally};
 use crate::traffic::Count;
 
@@ -25,6 +26,10 @@ pub enum Line<'a> {
     Up(&'a UpLine),
     /// A call did not come up.
     Failed(&'a OverLine),
+    /// The server told what is behind a call.
+    Informed(&'a InformedLine),
+    /// It did not.
+    Uninformed(&'a UninformedLine),
     /// A call that was up is over.
     Ended(&'a OverLine),
     /// The traffic is over.
@@ -69,6 +74,24 @@ impl UpLine {
             seconds,
         }
     }
+}
+
+/// What the server told by DHCP.
+#[derive(Clone, Debug, Serialize)]
+pub struct InformedLine {
+    /// The id that we chose.
+    pub call_id: u16,
+    /// What it told.
+    pub told: Told,
+}
+
+/// The server told nothing.
+#[derive(Clone, Debug, Serialize)]
+pub struct UninformedLine {
+    /// The id that we chose.
+    pub call_id: u16,
+    /// Why, in words.
+    pub reason: String,
 }
 
 /// A call is over.
@@ -233,6 +256,29 @@ fn text(line: &Line<'_>) -> String {
             up.mtu
         ),
         Line::Failed(over) => format!("call {} failed: {}", over.call_id, reason(over)),
+        Line::Informed(informed) => {
+            let told = &informed.told;
+            let routes: Vec<_> = told
+                .routes
+                .iter()
+                .map(|route| route.prefix.to_string())
+                .collect();
+            format!(
+                "call {}: behind {} are {}; domain {}, DNS {:?}",
+                informed.call_id,
+                told.server,
+                match routes.is_empty() {
+                    true => "no networks".to_owned(),
+                    false => routes.join(", "),
+                },
+                told.domain.as_deref().unwrap_or("unknown"),
+                told.dns
+            )
+        }
+        Line::Uninformed(uninformed) => format!(
+            "call {}: nobody says what is behind it: {}",
+            uninformed.call_id, uninformed.reason
+        ),
         Line::Ended(over) => format!("call {} ended: {}", over.call_id, reason(over)),
         Line::Traffic(traffic) => {
             let total = traffic.total;

@@ -108,6 +108,21 @@ impl Client {
         .with_context(|| format!("turnpike-bench said:\n{}", self.process.tail()))
     }
 
+    /// Waits for the first line about this event.
+    pub fn wait_for(&mut self, event: &str, limit: Duration) -> Result<Value> {
+        super::until(&format!("the event {event}"), limit, || {
+            if let Some(status) = self.process.ended()? {
+                anyhow::bail!("turnpike-bench ended ({status}):\n{}", self.process.tail());
+            }
+            Ok(self
+                .said()
+                .iter()
+                .find(|line| line["event"] == event)
+                .cloned())
+        })
+        .with_context(|| format!("turnpike-bench said:\n{}", self.process.tail()))
+    }
+
     /// Waits until `count` calls have failed or ended; their lines.
     pub fn wait_over(&mut self, count: usize, limit: Duration) -> Result<Vec<Value>> {
         super::until(&format!("{count} calls over"), limit, || {
