@@ -11,6 +11,7 @@ pub mod cause;
 pub mod cli;
 pub mod config;
 pub mod counts;
+pub mod dhcp6;
 pub mod driver;
 pub mod gre_socket;
 pub mod inform;

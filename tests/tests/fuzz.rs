@@ -74,6 +74,7 @@ targets! {
     mppe
     mschap
     dhcp_inform
+    dhcpv6
     chap_secrets
     configuration
     operator_request

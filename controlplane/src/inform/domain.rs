@@ -24,6 +24,18 @@ impl Domain {
         let good = name.len() <= 253 && name.split('.').all(label);
         good.then(|| Self(name.to_ascii_lowercase()))
     }
+
+    /// As DNS messages have it, uncompressed (RFC 1035 §3.1): each label behind its length, an empty one at the end.
+    pub fn to_wire(&self) -> Vec<u8> {
+        let mut octets = Vec::with_capacity(self.0.len() + 2);
+        for label in self.0.split('.') {
+            // At most 63.
+            octets.push(label.len() as u8);
+            octets.extend_from_slice(label.as_bytes());
+        }
+        octets.push(0);
+        octets
+    }
 }
 
 impl Deref for Domain {
@@ -55,6 +67,8 @@ mod tests {
             Domain::new("Office.Example.").as_deref(),
             Some("office.example")
         );
+        let domain = Domain::new("office.example").unwrap();
+        assert_eq!(domain.to_wire(), b"\x06office\x07example\x00");
         let too_long = format!("{long}.{}", "d".repeat(62));
         let label = "a".repeat(64);
         for bad in [

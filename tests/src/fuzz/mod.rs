@@ -114,6 +114,11 @@ pub const TARGETS: &[Target] = &[
         seeds: services::dhcp_seeds,
     },
     Target {
+        name: "dhcpv6",
+        run: services::dhcpv6,
+        seeds: services::dhcpv6_seeds,
+    },
+    Target {
         name: "chap_secrets",
         run: text::chap_secrets,
         seeds: text::chap_secrets_seeds,
