@@ -14,6 +14,8 @@ use serde::Serialize;
 use turnpike_dataplane::api::Port;
 use turnpike_dataplane::device::{Accounts, Batch, Device, Frame, Refused};
 use turnpike_dataplane::wake::Wake;
+use turnpike_protocol::wire::ppp::Protocol;
+use turnpike_protocol::wire::{ethernet, gre, ipv4, ppp};
 
 /// Frames held back per direction at most; beyond that nothing more is reordered.
 const HELD: usize = 64;
@@ -126,6 +128,7 @@ pub struct Book {
     copies: AtomicU64,
     reordered: AtomicU64,
     refused: AtomicU64,
+    echoes: AtomicU64,
 }
 
 /// A [`Book`] as it stands.
@@ -143,6 +146,8 @@ pub struct Tally {
     pub reordered: u64,
     /// Frames and copies that the device refused when they were to go out after having been held back or copied.
     pub refused: u64,
+    /// LCP Echo-Requests and Echo-Replies among the frames lost in outages.
+    pub echoes: u64,
 }
 
 impl Book {
@@ -156,6 +161,7 @@ impl Book {
             copies: read(&self.copies),
             reordered: read(&self.reordered),
             refused: read(&self.refused),
+            echoes: read(&self.echoes),
         }
     }
 }
@@ -172,6 +178,15 @@ pub struct Books {
     pub receive: Book,
     /// From the worker to the network.
     pub transmit: Book,
+    outages: AtomicU64,
+}
+
+impl Books {
+    /// Begins an outage: each way the next so many packets that have a GRE number are lost, and all others before the
+    /// last of them. While one lasts, nothing begins.
+    pub fn begin_outage(&self, packets: u32) {
+        self.outages.store(u64::from(packets), Ordering::Release);
+    }
 }
 
 /// A frame that waits for others to pass.
@@ -203,6 +218,8 @@ pub struct Faulty<D> {
     ready: VecDeque<Frame>,
     transmitted: VecDeque<Held>,
     arriving: Batch,
+    /// Numbered packets that the outage takes yet: from the network, and from the worker.
+    outage: [u64; 2],
 }
 
 impl<D: Device> Faulty<D> {
@@ -217,6 +234,7 @@ impl<D: Device> Faulty<D> {
             ready: VecDeque::with_capacity(4 * HELD),
             transmitted: VecDeque::with_capacity(HELD),
             arriving: Batch::new(),
+            outage: [0; 2],
         }
     }
 
@@ -254,6 +272,28 @@ impl<D: Device> Faulty<D> {
         }
     }
 
+    /// Whether an outage takes this frame, on its way from (0) or to (1) the network.
+    fn is_out(&mut self, frame: &mut Frame, way: usize) -> bool {
+        if self.outage == [0; 2] && self.books.outages.load(Ordering::Relaxed) > 0 {
+            self.outage = [self.books.outages.swap(0, Ordering::Acquire); 2];
+        }
+        if self.outage[way] == 0 {
+            return false;
+        }
+        let (numbered, echo) = look(self.inner.bytes(frame));
+        self.outage[way] -= u64::from(numbered);
+        let book = if way == 0 {
+            &self.books.receive
+        } else {
+            &self.books.transmit
+        };
+        count(&book.lost);
+        if echo {
+            count(&book.echoes);
+        }
+        true
+    }
+
     fn copy(&mut self, frame: &mut Frame) -> Option<Frame> {
         let mut copy = self.inner.allocate(Port::Access)?;
         if !copy.set_len(frame.len()) {
@@ -270,6 +310,10 @@ impl<D: Device> Faulty<D> {
 
     fn arrive(&mut self, mut frame: Frame) {
         count(&self.books.receive.seen);
+        if self.is_out(&mut frame, 0) {
+            self.inner.release(frame);
+            return;
+        }
         // The one that is held back now does not let itself pass.
         let waiting = self.received.len();
         match self.fate(waiting < HELD) {
@@ -325,6 +369,23 @@ impl<D: Device> Faulty<D> {
             let _ = self.send(held.frame);
         }
     }
+}
+
+/// Whether an Ethernet frame holds a GRE packet with a number, and whether that is an LCP echo.
+fn look(bytes: &[u8]) -> (bool, bool) {
+    let packet = bytes.get(ethernet::HEADER_LEN..).unwrap_or_default();
+    let Ok(ip) = ipv4::Packet::new_checked(packet) else {
+        return (false, false);
+    };
+    let Ok(gre) = gre::Packet::parse(ip.payload()) else {
+        return (false, false);
+    };
+    let payload = &ip.payload()[gre.payload_range()];
+    // RFC 1661 §5: codes 9 and 10.
+    let echo = ppp::Frame::parse(payload).is_ok_and(|frame| {
+        frame.protocol == Protocol::LCP && matches!(payload.get(frame.header_len), Some(9 | 10))
+    });
+    (gre.seq.is_some(), echo)
 }
 
 fn held(frame: Frame, overtakers: u32) -> Held {
@@ -387,6 +448,10 @@ impl<D: Device> Device for Faulty<D> {
             return self.inner.transmit(port, frame);
         }
         count(&self.books.transmit.seen);
+        if self.is_out(&mut frame, 1) {
+            self.inner.release(frame);
+            return Ok(());
+        }
         let waiting = self.transmitted.len();
         let copy = match self.fate(waiting < HELD) {
             Fate::Lose => {

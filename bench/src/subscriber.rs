@@ -216,6 +216,7 @@ impl Subscriber {
         let call = match event {
             Event::Frame { call, .. }
             | Event::Counters { call, .. }
+            | Event::Garbled { call }
             | Event::Closed { call, .. } => *call,
             Event::Inner { .. } | Event::Bound { .. } | Event::Lost { .. } => return false,
         };
@@ -241,6 +242,7 @@ impl Subscriber {
             }
             Event::Inner { .. }
             | Event::Counters { .. }
+            | Event::Garbled { .. }
             | Event::Bound { .. }
             | Event::Lost { .. } => {}
         }

@@ -59,6 +59,8 @@ pub struct Count {
     pub out_of_order: u64,
     /// Datagrams of another call, or not of ours at all.
     pub foreign: u64,
+    /// The longest time in milliseconds in which nothing arrived: of the sender, and from its first datagram to its last.
+    pub longest_silence_ms: u64,
 }
 
 impl Count {
@@ -70,6 +72,7 @@ impl Count {
         self.duplicates += other.duplicates;
         self.out_of_order += other.out_of_order;
         self.foreign += other.foreign;
+        self.longest_silence_ms = self.longest_silence_ms.max(other.longest_silence_ms);
     }
 }
 
@@ -147,11 +150,26 @@ pub async fn run(flow: Flow, address: Ipv4Addr, call: u32) -> io::Result<Count> 
     let end = Instant::now() + flow.time;
     let over = sleep_until(end);
     tokio::pin!(over);
+    let mut heard = Instant::now();
+    let mut silence = |count: &mut Count, before: u64| {
+        let now = Instant::now();
+        let long = now.duration_since(heard).as_millis();
+        count.longest_silence_ms = count
+            .longest_silence_ms
+            .max(long.try_into().unwrap_or(u64::MAX));
+        if count.received > before {
+            heard = now;
+        }
+    };
     loop {
         tokio::select! {
             biased;
             () = &mut over => break,
-            received = socket.recv(&mut buffer) => take(received, &buffer, call, &mut seen, &mut count),
+            received = socket.recv(&mut buffer) => {
+                let before = count.received;
+                take(received, &buffer, call, &mut seen, &mut count);
+                silence(&mut count, before);
+            }
             _ = ticks.tick() => {
                 compose(&mut payload, call, number);
                 match socket.send(&payload).await {
@@ -164,6 +182,8 @@ pub async fn run(flow: Flow, address: Ipv4Addr, call: u32) -> io::Result<Count> 
             }
         }
     }
+    let before = count.received;
+    silence(&mut count, before);
     let end = Instant::now() + flow.grace;
     while count.received < count.sent {
         match timeout_at(end, socket.recv(&mut buffer)).await {

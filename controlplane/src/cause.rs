@@ -158,6 +158,8 @@ causes! {
     NoKeys = "no_keys", "MPPE is required, but this login gives no keys for it", ADMINISTRATIVE, "No encryption keys", Some(742), 9;
     /// A required encryption ended in mid-call.
     EncryptionLost = "encryption_lost", "MPPE, which auth.mppe requires, went down", general(PAC_ERROR), "Encryption lost", Some(742), 8;
+    /// What the client sends decrypts to nothing.
+    Garbled = "garbled", "a hundred packets in a row decrypted to garbage: the client's MPPE key is another than ours", general(PAC_ERROR), "MPPE keys do not match", Some(742), 8;
     /// IPCP came to no agreement.
     IpcpFailed = "ipcp_failed", "IPCP came to no agreement", general(PAC_ERROR), "IPCP failed", Some(720), 8;
     /// No free address.

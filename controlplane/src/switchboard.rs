@@ -102,7 +102,10 @@ impl Mail {
 
 /// Whether an event comes as often as the client likes.
 fn is_bounded(event: &Event) -> bool {
-    matches!(event, Event::Frame { .. } | Event::Inner { .. })
+    matches!(
+        event,
+        Event::Frame { .. } | Event::Inner { .. } | Event::Garbled { .. }
+    )
 }
 
 /// Where captured packets of a call go.
@@ -516,7 +519,8 @@ impl Line {
             match event {
                 Event::Frame { call, .. }
                 | Event::Inner { call, .. }
-                | Event::Bound { call, .. } => self.deliver(call, event),
+                | Event::Bound { call, .. }
+                | Event::Garbled { call } => self.deliver(call, event),
                 Event::Counters { call, counters } => self.answer(call, counters),
                 Event::Closed { call, counters } => {
                     self.answer(call, counters);

@@ -25,6 +25,9 @@ pub const MAX_DATAGRAM: usize = MAX_FRAME + 60 + 16;
 /// The largest packet that a capture keeps, in octets; longer ones are cut and keep their true length.
 pub const MAX_CAPTURE: usize = 1792;
 
+/// Packets in a row that decrypt to garbage before [`Event::Garbled`].
+pub const GARBAGE_LIMIT: u8 = 100;
+
 /// Index of a worker, counted from 0.
 #[derive(
     Clone,
@@ -402,6 +405,11 @@ pub enum Event {
         /// Where its GRE comes from.
         source: Ipv4Addr,
     },
+    /// [`GARBAGE_LIMIT`] packets of the peer in a row decrypted to nothing that makes sense: its key is another than ours.
+    Garbled {
+        /// The call.
+        call: CallRef,
+    },
     /// Frames that did not fit the ring since the last event of this kind (PPP repeats them).
     Lost {
         /// How many.
@@ -430,6 +438,8 @@ pub struct CallCounters {
     pub held: u64,
     /// Packets of this call dropped under any name.
     pub dropped: u64,
+    /// Changes of the key for what comes from the peer, also those for packets that turned out to be forged.
+    pub mppe_key_changes: u64,
     /// Nanoseconds on the worker's clock of the last GRE packet from the peer; 0 when there was none.
     pub last_received_ns: u64,
     /// MPPE as it runs now from the peer to us.

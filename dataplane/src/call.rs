@@ -3,7 +3,7 @@
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use turnpike_protocol::gre;
-use turnpike_protocol::mppe::{Decryptor, Encryptor, Mode, StartKey};
+use turnpike_protocol::mppe::{Decryptor, Dialect, Encryptor, Mode, StartKey};
 use turnpike_protocol::wire::ethernet::MacAddr;
 use turnpike_protocol::wire::ipv6;
 use turnpike_protocol::wire::ppp::{Framing, Protocol};
@@ -120,6 +120,8 @@ pub(crate) struct Decap {
     pub(crate) gate: Gate,
     /// Whether to copy packets to the capture ring.
     pub(crate) capture: bool,
+    /// Packets in a row that decrypted to garbage.
+    pub(crate) garbage: u8,
     /// Largest TCP segment to be announced, in octets. Fixed while the terms stay.
     pub(crate) mss: u16,
     /// Packets that wait for earlier ones.
@@ -194,6 +196,8 @@ pub(crate) struct Cold {
     /// Of packets for ourselves.
     pub(crate) questions: Bucket,
     pub(crate) resets: Resets,
+    /// Of receive keys that run no more.
+    pub(crate) key_changes: u64,
     /// Keys for the peer's next Configure-Ack.
     pub(crate) receive: Option<Loaded>,
     /// Keys for our next Configure-Ack.
@@ -215,13 +219,14 @@ pub(crate) struct Loaded {
 }
 
 impl Call {
-    /// A call whose outer packets leave from `mac` towards `hop`.
+    /// A call whose outer packets leave from `mac` towards `hop`; `dialect` is what resets do to its keys, if known.
     pub(crate) fn new(
         call: CallRef,
         peer_id: CallId,
         hop: Hop,
         mac: MacAddr,
         receiver: gre::Receiver,
+        dialect: Option<Dialect>,
     ) -> Self {
         Self {
             decap: Decap {
@@ -229,6 +234,7 @@ impl Call {
                 address: Ipv4Addr::UNSPECIFIED,
                 gate: Gate::Closed,
                 capture: false,
+                garbage: 0,
                 mss: u16::MAX,
                 queue: gre::Queue::EMPTY,
                 mppe_missing: 0,
@@ -266,7 +272,8 @@ impl Call {
                 source: None,
                 bucket: Bucket::new(FRAME_LIMITS),
                 questions: Bucket::new(to_us::LIMITS),
-                resets: Resets::default(),
+                resets: Resets::new(dialect),
+                key_changes: 0,
                 receive: None,
                 transmit: None,
                 mppe_receive: None,
@@ -353,6 +360,8 @@ impl Call {
             missing: self.decap.missing,
             held: self.decap.held,
             dropped: self.decap.dropped + self.encap.dropped,
+            mppe_key_changes: self.cold.key_changes
+                + (self.decap.decryptor.as_ref()).map_or(0, Decryptor::changes_made),
             last_received_ns: self.decap.last_received.as_nanos(),
             mppe_receive: self.cold.mppe_receive,
             mppe_transmit: self.cold.mppe_transmit,

@@ -56,6 +56,16 @@ pub(crate) struct Resets {
     doubted: Option<Time>,
 }
 
+impl Resets {
+    /// Of a peer whose dialect is known, or not.
+    pub(crate) fn new(dialect: Option<Dialect>) -> Self {
+        Self {
+            dialect,
+            ..Self::default()
+        }
+    }
+}
+
 /// A Reset-Request (RFC 1962 §3) as it stands in the GRE payload.
 pub(crate) const fn reset_request(identifier: u8) -> [u8; 8] {
     [0xff, 0x03, 0x80, 0xfd, RESET_REQUEST, identifier, 0, 4]
@@ -233,19 +243,22 @@ fn sent(call: &mut Call, frame: &[u8]) {
 }
 
 fn start_receive(call: &mut Call, mut decryptor: Decryptor) {
+    stop_receive(call);
     if let Some(loaded) = &call.cold.receive {
         decryptor.set_dialect(call.cold.resets.dialect);
         call.cold.resets.requested = None;
         call.decap.stateful = loaded.mode == Mode::Stateful;
         call.cold.mppe_receive = Some(Mppe::new(loaded.key.strength(), loaded.mode));
         call.decap.decryptor = Some(decryptor);
-        call.decap.mppe_missing = 0;
     }
 }
 
 fn stop_receive(call: &mut Call) {
+    call.decap.garbage = 0;
     call.decap.mppe_missing = 0;
-    call.decap.decryptor = None;
+    if let Some(decryptor) = call.decap.decryptor.take() {
+        call.cold.key_changes += decryptor.changes_made();
+    }
     call.cold.mppe_receive = None;
 }
 

@@ -196,7 +196,7 @@ impl<D: Device> Path<D> {
             gre::Receiver::new(core.config.acks).with_queue(core.config.reordering.packets);
         if core
             .calls
-            .open(Call::new(call, peer_id, hop, mac, receiver))
+            .open(Call::new(call, peer_id, hop, mac, receiver, core.dialect))
             .is_none()
         {
             core.hops.release(hop);

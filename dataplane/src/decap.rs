@@ -11,12 +11,13 @@ use turnpike_protocol::wire::ppp::{self, Protocol};
 use turnpike_protocol::wire::tcp_mss::{self, Clamped};
 use turnpike_protocol::{CallId, Role, Time};
 
-use crate::api::{CallRef, CaptureSide, Direction, Port, SourceCheck, WorkerId};
+use crate::api::{CallRef, CaptureSide, Direction, GARBAGE_LIMIT, Port, SourceCheck, WorkerId};
 use crate::call::{Call, Gate, NO_SLOT};
 use crate::ccp::{self, Answer};
 use crate::cipher;
 use crate::counters::{Reason, Total};
 use crate::path::Core;
+use crate::rings::EventSender;
 use crate::routes::Target;
 use crate::to_us;
 
@@ -157,6 +158,7 @@ fn decrypt(call: &mut Call, packet: &mut [u8], now: Time) -> Result<(), Reason> 
     let plausible = turnpike_protocol::mppe::plausible(data);
     decryptor.judge(plausible);
     if plausible {
+        call.decap.garbage = 0;
         if call.decap.stateful {
             ccp::in_step(call);
         }
@@ -174,7 +176,10 @@ fn decrypt(call: &mut Call, packet: &mut [u8], now: Time) -> Result<(), Reason> 
                 | Protocol::IPV6CP,
             ..
         }) => Reason::ControlInMppe,
-        _ => Reason::MppeGarbage,
+        _ => {
+            call.decap.garbage = call.decap.garbage.saturating_add(1);
+            Reason::MppeGarbage
+        }
     })
 }
 
@@ -196,6 +201,14 @@ fn encrypted(gate: Gate, call: &Call) -> Result<(), Reason> {
         Gate::Closed => Err(Reason::NotYetForwarding),
         Gate::Encrypted if call.encap.encryptor.is_some() => Ok(()),
         Gate::Encrypted => Err(Reason::NotYetEncrypted),
+    }
+}
+
+/// Tells that the peer's key is another than ours. When the ring has no room, the next packet does.
+#[cold]
+fn garbled(call: &mut Call, events: &mut EventSender) {
+    if events.garbled(call.encap.call).is_ok() {
+        call.decap.garbage = 0;
     }
 }
 
@@ -340,6 +353,9 @@ impl Core {
             }
             Protocol::COMPRESSED => {
                 if let Err(reason) = decrypt(call, &mut bytes[at..end], now) {
+                    if call.decap.garbage >= GARBAGE_LIMIT {
+                        garbled(call, &mut self.events);
+                    }
                     let Some(identifier) = ccp::wanted_reset(call, now) else {
                         return Err(reason);
                     };

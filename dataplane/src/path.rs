@@ -3,6 +3,7 @@
 use core::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use turnpike_protocol::mppe::Dialect;
 use turnpike_protocol::wire::ethernet::{self, MacAddr};
 use turnpike_protocol::wire::{ipv4, ipv6};
 use turnpike_protocol::{CallId, Time};
@@ -54,6 +55,8 @@ pub(crate) struct Core {
     /// Calls that owe an acknowledgement, and when.
     pub(crate) acks: Wheel,
     pub(crate) reorder: Reorder,
+    /// What resets do to the keys of new calls, if that is known beforehand.
+    pub(crate) dialect: Option<Dialect>,
     pub(crate) icmp: Bucket,
     pub(crate) icmp_too_big: Bucket,
     pub(crate) events: EventSender,
@@ -77,6 +80,7 @@ impl Core {
             locals: Locals::new(),
             uplink: None,
             acks: Wheel::new(config.calls),
+            dialect: None,
             reorder: Reorder::new(&config.reordering, config.calls),
             icmp: Bucket::new(ICMP_LIMITS),
             icmp_too_big: Bucket::new(ICMP_LIMITS),

@@ -264,6 +264,16 @@ impl EventSender {
         Ok(())
     }
 
+    /// A call's packets make no sense. Refused when the ring is half full: what is in it matters more.
+    pub(crate) fn garbled(&mut self, call: crate::api::CallRef) -> Result<(), Reason> {
+        if self.ring.slots() <= self.ring.buffer().capacity() / 2 {
+            return Err(Reason::EventRingFull);
+        }
+        let _ = self.ring.push(Event::Garbled { call });
+        self.rung = false;
+        Ok(())
+    }
+
     /// Tells the reader how many frames were lost, as soon as there is room for it.
     pub(crate) fn report_lost(&mut self) {
         if self.lost > 0 && self.ring.slots() > self.reserve {

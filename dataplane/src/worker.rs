@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rtrb::Consumer;
 use turnpike_protocol::gre::AckSettings;
+use turnpike_protocol::mppe::Dialect;
 use turnpike_protocol::wire::ethernet::MacAddr;
 use turnpike_protocol::{Role, Time};
 
@@ -107,6 +108,12 @@ impl<D: Device> Worker<D> {
             stopped: false,
             stalled: false,
         }
+    }
+
+    /// Stateful MPPE of new calls follows this dialect from the start. Else it follows RFC 3078 until the peer has shown
+    /// another.
+    pub fn assume(&mut self, dialect: Dialect) {
+        self.path.core.dialect = Some(dialect);
     }
 
     /// The device.

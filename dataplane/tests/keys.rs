@@ -2,8 +2,10 @@
 
 mod rig;
 
+use core::time::Duration;
+
 use rig::*;
-use turnpike_dataplane::api::{Direction, Encryption, Port};
+use turnpike_dataplane::api::{Direction, Encryption, Event, Port};
 use turnpike_dataplane::counters::{Reason, Total};
 use turnpike_protocol::mppe::{Encryptor, Mode};
 
@@ -414,4 +416,63 @@ fn forged_packets_do_not_make_a_call_deaf() {
     let lost = (0..8).filter(|_| !flows(&mut pair)).count();
     assert!(lost < 4, "{lost}");
     assert!(flows(&mut pair));
+}
+
+/// Keys that are not the peer's are told of, once, after a hundred packets that make no sense; one that does begins the
+/// count anew.
+#[test]
+fn a_hundred_packets_of_garbage_in_a_row_are_told() {
+    for mode in [Mode::Stateless, Mode::Stateful] {
+        let mut pair = match mode {
+            Mode::Stateless => Pair::up(Encryption::Required),
+            Mode::Stateful => Pair::stateful(),
+        };
+        let mut encryptor = Encryptor::new(&key(1), mode);
+        let mut seq = 100..;
+        let mut send = |pair: &mut Pair, plain: &[u8]| {
+            let sealing = encryptor.seal();
+            let mut data = plain.to_vec();
+            sealing.cipher.apply(&mut data);
+            let payload = [&[0x00, 0xfd][..], &sealing.header, &data].concat();
+            // The peer obeys whatever is asked of it.
+            encryptor.reset(1);
+            let packet = gre_to_server(AT_SERVER.id, seq.next(), None, &payload);
+            pair.server.receive(Port::Access, [packet]);
+            pair.server.turn();
+            pair.server.sent(Port::Access);
+            let told =
+                |event: &Event| matches!(event, Event::Garbled { call } if *call == AT_SERVER);
+            let count = pair
+                .server
+                .events
+                .iter()
+                .filter(|event| told(event))
+                .count();
+            pair.server.events.retain(|event| !told(event));
+            count
+        };
+        let good = [&[0x00, 0x21][..], &up()].concat();
+        for _ in 0..90 {
+            assert_eq!(send(&mut pair, &[0x12, 0x34, 0x56]), 0);
+        }
+        // So many bad ones shake the belief in the count, and looking for keys elsewhere is paid for with time.
+        let mut tries = 0;
+        while inner_of(pair.server.sent(Port::Host)).is_empty() {
+            pair.server.pass(Duration::from_millis(200));
+            assert_eq!(send(&mut pair, &good), 0);
+            tries += 1;
+            assert!(tries < 9, "{mode:?}");
+        }
+        let garbage = |pair: &Pair| pair.server.worker.counters().reason(Reason::MppeGarbage);
+        let before = garbage(&pair);
+        let mut events = 0;
+        let mut sent = 0;
+        while garbage(&pair) < before + 250 {
+            sent += 1;
+            assert!(sent < 2000, "{mode:?}");
+            pair.server.pass(Duration::from_millis(200));
+            events += send(&mut pair, &[0x12, 0x34, 0x56]) as u64;
+            assert_eq!(events, (garbage(&pair) - before) / 100, "{mode:?}");
+        }
+    }
 }

@@ -20,10 +20,10 @@ and ten seconds of fuzzing for each parser. What a stage wrote lies in target/xt
 need root: without it they run behind sudo. The last line says how many passed and failed.\n\n\
 Examples:\n  \
     cargo xtask test                       all of it\n  \
-    cargo xtask test --full                more seeds, longer fuzzing\n  \
+    cargo xtask test --full                more seeds, longer fuzzing and longer loss\n  \
     cargo xtask test --only linux_client   one stage (repeat for more)")]
 pub struct Args {
-    /// More seeds and longer fuzzing
+    /// More seeds, longer fuzzing and longer loss
     #[arg(long)]
     pub full: bool,
     /// Run only this stage (may be repeated)
@@ -32,27 +32,30 @@ pub struct Args {
 }
 
 /// Tests that touch nothing outside their process and may use both cores.
-const PURE: [&str; 6] = [
+const PURE: [&str; 7] = [
     "vectors",
     "captures",
     "captured_peers",
     "client_profiles",
+    "attempts",
     "world",
     "fuzz",
 ];
 
 /// The order of stages made from `tests/tests`; others come after these, by name.
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 17] = [
     "vectors",
     "captures",
     "captured_peers",
     "client_profiles",
+    "attempts",
     "world",
     "xdp_program",
     "ports",
     "veth",
     "hundred_calls",
     "reordering",
+    "outages",
     "capture",
     "laboratory",
     "linux_client",
@@ -215,14 +218,15 @@ fn cargo(root: &Path, words: &[&str]) -> Command {
 
 /// What tests read from their environment; the test binaries run behind sudo where that is needed.
 fn environment(command: &mut Command, args: &Args) -> Result<()> {
-    let (fuzz, seeds) = if args.full {
-        ("60", "10000")
+    let (fuzz, seeds, loss) = if args.full {
+        ("60", "10000", "600")
     } else {
-        ("10", "1000")
+        ("10", "1000", "20")
     };
     command
         .env("TURNPIKE_FUZZ_SECONDS", fuzz)
         .env("TURNPIKE_WORLDS", seeds)
+        .env("TURNPIKE_LOSS_SECONDS", loss)
         .env("TURNPIKE_BIN_DIR", target(false)?)
         .env("RUST_BACKTRACE", "0");
     if !needs::is_root() {

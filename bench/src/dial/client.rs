@@ -18,7 +18,7 @@ use turnpike_dataplane::api::{CallCounters, Command, Event, Port};
 use turnpike_dataplane::ports::Ports;
 use turnpike_dataplane::rings::{ControlEnd, Full};
 use turnpike_protocol::mschap::{NtHash, Password};
-use turnpike_protocol::ppp::{ClientLink, LinkInfo, Terms};
+use turnpike_protocol::ppp::{ClientLink, LinkInfo, Terms, Timing};
 use turnpike_protocol::pptp::{CallerConfig, Text};
 use turnpike_protocol::{CallId, Time};
 
@@ -252,6 +252,10 @@ impl<'a> Client<'a> {
         let link = ClientLink {
             mppe: self.options.policy(),
             mppe_allowed: self.options.allowed(),
+            timing: Timing {
+                echo_interval: Some(self.options.echo_interval),
+                ..Timing::default()
+            },
             mtu: self.options.mtu,
             new_password: self.options.new_password.as_deref().map(Password::new),
             ..ClientLink::new(self.options.user.as_bytes(), self.secret.clone())
@@ -350,6 +354,7 @@ impl<'a> Client<'a> {
         let id = match event {
             Event::Frame { call, .. }
             | Event::Counters { call, .. }
+            | Event::Garbled { call }
             | Event::Closed { call, .. } => call.id,
             // Where a client's calls come from is checked strictly, and what comes for it goes to its Linux.
             Event::Inner { .. } | Event::Bound { .. } => return,

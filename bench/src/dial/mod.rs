@@ -12,7 +12,7 @@ use core::time::Duration;
 use clap::{Args, ValueEnum};
 use ipnet::Ipv4Net;
 use turnpike_dataplane::ports::ModeChoice;
-use turnpike_protocol::mppe::{Allowed, Policy, Stateful, Strength};
+use turnpike_protocol::mppe::{Allowed, Dialect, Policy, Stateful, Strength};
 
 use crate::faults::Faults;
 use crate::traffic::MIN_SIZE;
@@ -84,6 +84,24 @@ impl From<StatefulChoice> for Stateful {
             StatefulChoice::Refuse => Self::Refuse,
             StatefulChoice::Accept => Self::Accept,
             StatefulChoice::Ask => Self::Ask,
+        }
+    }
+}
+
+/// What a CCP Reset-Request does to stateful keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum DialectChoice {
+    /// Nothing: the tables are initialised with the current key.
+    Rfc3078,
+    /// Every flushed packet changes the key.
+    Linux,
+}
+
+impl From<DialectChoice> for Dialect {
+    fn from(choice: DialectChoice) -> Self {
+        match choice {
+            DialectChoice::Rfc3078 => Self::Rfc3078,
+            DialectChoice::Linux => Self::Linux,
         }
     }
 }
@@ -200,6 +218,15 @@ pub struct Dial {
     /// Lose, double and reorder GRE both ways: loss=1%,duplicate=1%,reorder=1%,places=4,seed=1
     #[arg(long, value_name = "FAULTS")]
     pub fault: Option<Faults>,
+    /// Lose so many packets in a row, each way, whenever SIGUSR1 comes
+    #[arg(long, value_name = "PACKETS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub outage: Option<u32>,
+    /// What resets do to stateful keys: as in RFC 3078, or as Linux does it [default: as the server does]
+    #[arg(long, value_enum)]
+    pub resets: Option<DialectChoice>,
+    /// Send an LCP echo this often
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub echo_interval: Duration,
     /// Send so many numbered UDP datagrams per second on each call to an echo responder
     /// (`turnpike-bench echo`), and count what comes back; then hang up
     #[arg(long, value_name = "PPS", requires = "target", value_parser = positive)]

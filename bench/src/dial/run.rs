@@ -54,6 +54,7 @@ pub enum Outcome {
 pub(super) async fn run(options: &Dial) -> anyhow::Result<Outcome> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut outage = signal(SignalKind::user_defined1())?;
     let server = resolve(&options.server, options.port).await?;
     let origin = Instant::now();
     let (mut ports, xsk) = open_ports(options)?;
@@ -114,6 +115,9 @@ pub(super) async fn run(options: &Dial) -> anyhow::Result<Outcome> {
         tokio::select! {
             _ = interrupt.recv() => if !client.interrupted() { break },
             _ = terminate.recv() => if !client.interrupted() { break },
+            _ = outage.recv() => if let Some(packets) = options.outage {
+                books.begin_outage(packets);
+            },
             Some(message) = inbox.recv() => client.message(message),
             ready = control_wake.readable() => ready?.clear_ready(),
             () = until(timer) => client.timeouts(),
@@ -160,7 +164,7 @@ fn password(options: &Dial) -> anyhow::Result<String> {
 
 fn open_ports(options: &Dial) -> anyhow::Result<(Ports, Xsk)> {
     let mut sizes = Sizes::default();
-    if options.fault.is_some() {
+    if options.fault.is_some() || options.outage.is_some() {
         // What is held back must not starve the worker.
         sizes.worker += 1024;
     }
@@ -215,7 +219,10 @@ fn start_worker(
     };
     let device = Faulty::new(xsk, options.fault.unwrap_or_default());
     let books = device.books();
-    let worker = Worker::new(config, device, end);
+    let mut worker = Worker::new(config, device, end);
+    if let Some(dialect) = options.resets {
+        worker.assume(dialect.into());
+    }
     Ok((control, thread::spawn(worker, options.cpu, origin)?, books))
 }
 

@@ -176,6 +176,11 @@ impl Tunnel {
                     call.inner(&packet, inform, actions);
                 }
             }
+            Event::Garbled { call } => {
+                if let Some(call) = self.find(call) {
+                    call.close(Cause::Garbled, now);
+                }
+            }
             Event::Counters { .. } | Event::Lost { .. } => {}
         }
         self.pump(now);

@@ -169,6 +169,7 @@ impl End {
                 | Event::Counters { .. }
                 | Event::Closed { .. }
                 | Event::Bound { .. }
+                | Event::Garbled { .. }
                 | Event::Lost { .. } => vec![],
             })
             .collect()

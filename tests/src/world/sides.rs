@@ -287,6 +287,7 @@ impl World {
                     Event::Frame { call, .. }
                     | Event::Inner { call, .. }
                     | Event::Bound { call, .. }
+                    | Event::Garbled { call }
                     | Event::Counters { call, .. }
                     | Event::Closed { call, .. } => *call,
                     Event::Lost { frames } => {

@@ -137,6 +137,11 @@ impl Client {
         .with_context(|| format!("turnpike-bench said:\n{}", self.process.tail()))
     }
 
+    /// Sends a signal.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
     /// Hangs up (SIGINT) and waits; its exit status and last line.
     pub fn hang_up(&mut self) -> Result<(ExitStatus, Option<Value>)> {
         self.process.signal(Signal::INT)?;

@@ -195,3 +195,13 @@ fn a_connection_with_dead_calls_only_ends() {
     world.position("over setup_timeout");
     assert!(world.tunnel.is_finished());
 }
+
+#[test]
+fn a_client_with_other_keys_than_ours_is_told_so() {
+    let world = tear_down(|world| {
+        let call = world.call(world.ids[0].1.0);
+        world.tunnel.event(Event::Garbled { call }, world.now);
+    });
+    assert_eq!(world.end().cause, Cause::Garbled);
+    world.position("LCP Terminate-Request");
+}
