@@ -98,6 +98,10 @@ causes! {
     Silent = "silent", "the client stopped answering echo requests", LOST_CARRIER, "No answer to echo requests", Some(619), 2;
     /// `turnpike kill`.
     Killed = "killed", "ended by the operator", ADMINISTRATIVE, "Disconnected by the operator", Some(619), 6;
+    /// The user's newer call took its place.
+    Replaced = "replaced", "the same user logged in again, and the newer call took this one's place (limits.same_user, or the user's own address)", ADMINISTRATIVE, "You have logged in again", Some(619), 13;
+    /// The user has another call, and may have one only.
+    AlreadyLoggedIn = "already_logged_in", "the user has another call, and limits.same_user allows only one", ADMINISTRATIVE, "You are logged in already", Some(619), 17;
     /// The server is going down.
     ServerStopping = "server_stopping", "the server is stopping", ADMINISTRATIVE, "The server is stopping", Some(619), 7;
     /// The box holds as many calls as it may.

@@ -20,6 +20,8 @@ use crate::tunnel::Snapshot;
 pub enum Order {
     /// End one call.
     Kill(CallRef, Cause),
+    /// End one call now: its user has logged in again. Nobody is waited for, since the client may have crashed.
+    Replace(CallRef),
     /// Close the connection: it has said nothing of use, and somebody else needs its place.
     Displace,
 }

@@ -37,6 +37,7 @@ pub(crate) use users::{Entry, Form, parse_users};
 use crate::aaa::{Names, PasswordRules, Users};
 use crate::inform::{Domain, Inform};
 use crate::pool::{Pool, Range};
+use crate::rivals::SameUser;
 
 /// A configuration that can be run, and what an operator should look at all the same.
 #[derive(Clone)]
@@ -260,6 +261,8 @@ pub struct Limits {
     /// Calls from one source address that have not logged in yet. Default:
     /// [`default_limit`](crate::applicants::default_limit).
     pub unauthenticated_per_source: usize,
+    /// What happens when a user who has a call logs in again.
+    pub same_user: SameUser,
     /// From TCP accept to the call being up; a connection that has no call after it is closed.
     pub setup_time: Duration,
     /// Of LCP echoes and of control connection echoes.

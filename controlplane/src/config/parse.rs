@@ -24,6 +24,7 @@ use super::{
 };
 use crate::aaa::Users;
 use crate::applicants::default_limit;
+use crate::rivals::SameUser;
 
 /// The inner MTUs that work, in octets. 576 is what every IPv4 host must take (RFC 791 §3.1); 1456 is what is left of
 /// 1500 after the outer IPv4 header (20), GRE with both numbers (16) and PPP with MPPE (8).
@@ -509,6 +510,7 @@ fn limits_of(
         calls: usize::try_from(addresses.clamp(1, 65_000)).unwrap_or(65_000),
         connections_per_source: 64,
         unauthenticated_per_source: 0,
+        same_user: SameUser::default(),
         setup_time: Duration::from_secs(30),
         echo_interval: Duration::from_secs(30),
     };
@@ -559,6 +561,14 @@ fn limits_of(
         ),
         default_limit(limits.calls),
     );
+    let same_user = [
+        ("allow", SameUser::Allow),
+        ("replace", SameUser::Replace),
+        ("refuse", SameUser::Refuse),
+    ];
+    if let Some(rule) = section.choice(reader, "same_user", &same_user) {
+        limits.same_user = rule.value;
+    }
     let seconds = Duration::from_secs;
     if let Some(setup_time) =
         section.duration(reader, "setup_time", seconds(5)..=seconds(600), "30s")

@@ -76,6 +76,7 @@ fn little_is_enough() {
     assert_eq!(config.limits.calls, 241);
     assert_eq!(config.limits.connections_per_source, 64);
     assert_eq!(config.limits.unauthenticated_per_source, 60);
+    assert_eq!(config.limits.same_user, SameUser::Allow);
     assert_eq!(config.limits.setup_time, Duration::from_secs(30));
     assert_eq!(config.log.format, LogFormat::Human);
     assert_eq!(config.log.level, tracing::Level::INFO);
@@ -145,6 +146,7 @@ password = "x"
 calls = 1000
 connections_per_source = 3
 unauthenticated_per_source = 5
+same_user = "replace"
 setup_time = "1m 30s"
 echo_interval = "10s"
 [log]
@@ -230,6 +232,7 @@ level = "debug"
     assert_eq!(config.limits.calls, 1000);
     assert_eq!(config.limits.connections_per_source, 3);
     assert_eq!(config.limits.unauthenticated_per_source, 5);
+    assert_eq!(config.limits.same_user, SameUser::Replace);
     assert_eq!(config.limits.setup_time, Duration::from_secs(90));
     assert_eq!(config.limits.echo_interval, Duration::from_secs(10));
     assert_eq!(config.log.format, LogFormat::Json);
@@ -470,6 +473,10 @@ fn numbers_and_durations_have_bounds() {
     assert_eq!((default("calls = 9"), default("calls = 400")), (8, 100));
     assert!(
         fault("limits", "setup_time = \"1s\"").contains("is 1s; write something from 5s to 10m")
+    );
+    assert!(
+        fault("limits", "same_user = \"one\"")
+            .contains("write one of \"allow\", \"replace\", \"refuse\"")
     );
     assert!(fault("limits", "echo_interval = \"soon\"").contains("write a number with a unit"));
     assert_eq!(config(&with("network", "mtu = 0x400")).network.mtu, 1024);

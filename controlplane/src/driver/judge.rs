@@ -1,15 +1,22 @@
 //! The verdict on a login.
 
+use std::net::Ipv4Addr;
+
+use turnpike_dataplane::api::CallRef;
 use turnpike_protocol::ppp::{Credentials, Grant, Remedy};
 
-use super::{Driver, Terms, lock};
+use super::{Driver, Shared, Terms, lock};
 use crate::aaa::{Admission, local_time};
 use crate::cause::Cause;
 use crate::tunnel::Refusal;
 
 impl Driver {
     /// Asks the users once, and takes an address for whoever is let in.
-    pub(super) async fn judge(&self, credentials: Credentials) -> Result<Grant, Refusal> {
+    pub(super) async fn judge(
+        &mut self,
+        call: CallRef,
+        credentials: Credentials,
+    ) -> Result<Grant, Refusal> {
         let refusal = |cause| {
             let remedy = match cause {
                 Cause::AuthenticationFailed if self.shared.retry => Remedy::Retry,
@@ -30,9 +37,7 @@ impl Driver {
                 .authenticate(&credentials, local_time())
                 .map_err(refusal)?,
         };
-        let address = lock(&self.shared.pool)
-            .allocate(&admission.addresses)
-            .map_err(Refusal::new)?;
+        let address = self.admit(call, &admission).await.map_err(Refusal::new)?;
         let Terms {
             server_address,
             dns,
@@ -46,6 +51,39 @@ impl Driver {
             nbns,
             ipv6: None,
         })
+    }
+
+    /// Takes an address for a user who has proven who he is, from another call of his if need be.
+    async fn admit(&mut self, call: CallRef, admission: &Admission) -> Result<Ipv4Addr, Cause> {
+        let (user, tunnel) = (&admission.user, self.ticket.number());
+        let Shared {
+            rivals,
+            pool,
+            same_user,
+            ..
+        } = &*self.shared;
+        rivals.enter(user, call, tunnel, &self.orders, *same_user)?;
+        self.accounts.push((call, user.clone()));
+        let allocate = || lock(pool).allocate(&admission.addresses);
+        match allocate() {
+            Err(Cause::AddressInUse) => rivals
+                .displace(user, tunnel, || allocate().ok())
+                .await
+                .ok_or(Cause::AddressInUse),
+            allocated => allocated,
+        }
+    }
+
+    /// The call's login is over.
+    pub(super) fn withdraw(&mut self, call: CallRef) {
+        let rivals = &self.shared.rivals;
+        self.accounts.retain(|(other, user)| {
+            let ours = *other == call;
+            if ours {
+                rivals.leave(user, call);
+            }
+            !ours
+        });
     }
 
     /// Has a new password written, which takes as long as the disk takes.

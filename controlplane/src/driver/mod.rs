@@ -25,6 +25,7 @@ use crate::counts::Counts;
 use crate::listener::Ticket;
 use crate::neighbours::Lookups;
 use crate::pool::Pool;
+use crate::rivals::{Rivals, SameUser};
 use crate::sessions::{Order, Sessions};
 use crate::switchboard::{Inbox, Mail, Switchboard};
 use crate::tunnel::{Action, Ended, Notice, Placement, Settings, Tunnel};
@@ -129,6 +130,10 @@ pub struct Shared {
     pub paths: Paths,
     /// What operators see.
     pub sessions: Sessions,
+    /// Calls by user.
+    pub rivals: Rivals,
+    /// What happens when a user who has a call logs in again.
+    pub same_user: SameUser,
     /// What is counted.
     pub counts: Counts,
     /// Changes when routes change.
@@ -187,6 +192,7 @@ pub async fn run(guest: Guest, orders: mpsc::UnboundedReceiver<Order>, shared: A
         held: Vec::new(),
         ways: Vec::new(),
         applicants: Vec::new(),
+        accounts: Vec::new(),
         shared,
     };
     driver.run(mail, orders).instrument(span).await;
@@ -221,6 +227,8 @@ struct Driver {
     ways: Vec<Way>,
     /// Places of calls that have not logged in.
     applicants: Vec<(CallRef, Applicant)>,
+    /// Users of calls that have logged in.
+    accounts: Vec<(CallRef, String)>,
     shared: Arc<Shared>,
 }
 
@@ -247,6 +255,7 @@ impl Driver {
                 }
                 Some(order) = orders.recv() => match order {
                     Order::Kill(call, cause) => self.tunnel.kill(call, cause, now()),
+                    Order::Replace(call) => self.tunnel.replace(call, now()),
                     Order::Displace => self.lost(&io::Error::other("displaced")),
                 },
                 Some(event) = mail.next() => {
@@ -353,7 +362,8 @@ impl Driver {
                     self.tunnel.placed(peer_id, placement, now);
                 }
                 Action::Authenticate { call, credentials } => {
-                    let verdict = self.judge(credentials).await;
+                    self.withdraw(call);
+                    let verdict = self.judge(call, credentials).await;
                     if verdict.is_ok() {
                         self.applicants.retain(|(other, _)| *other != call);
                     }
@@ -441,6 +451,8 @@ impl Driver {
         if let Some(address) = ended.address {
             lock(&self.shared.pool).release(address);
         }
+        // After its address is back: somebody may wait for that.
+        self.withdraw(ended.call);
         lock(&self.shared.calls).free(ended.call, self.shared.clock.now());
         self.shared.counts.ended(ended.cause);
         diary::ended(ended);

@@ -39,6 +39,7 @@ use crate::listener::{Connections, Limits};
 use crate::lock::{self, Lock};
 use crate::neighbours::{Follower, Interests, Lookups};
 use crate::pool::{Pool, Range};
+use crate::rivals::Rivals;
 use crate::sessions::Sessions;
 use crate::switchboard::{Stopped, Switchboard};
 use crate::tunnel::Settings;
@@ -236,6 +237,8 @@ impl Running {
             switchboard: switchboard.clone(),
             paths: Paths::Linux(Lookups::new(access).map_err(netlink())?),
             sessions: Sessions::default(),
+            rivals: Rivals::default(),
+            same_user: config.limits.same_user,
             counts: Counts::default(),
             routes: routes_changed,
             stopping: stop.clone(),

@@ -241,6 +241,20 @@ impl Tunnel {
         self.pump(now);
     }
 
+    /// Ends a call whose user has logged in again. It is told as with [`Tunnel::kill`], but not waited for: who redials
+    /// has often crashed.
+    pub fn replace(&mut self, call: CallRef, now: Time) {
+        if let Some(index) = self.position(call) {
+            self.calls[index].close(Cause::Replaced, now);
+            self.pump(now);
+        }
+        // It may have been over at once.
+        if let Some(index) = self.position(call) {
+            self.end(index, Cause::Replaced, true, now);
+        }
+        self.pump(now);
+    }
+
     /// Ends everything: every call gets a PPP Terminate-Request and a Call-Disconnect-Notify, the client a
     /// Stop-Control-Connection-Request. [`Action::Close`] comes when it answers, or after five seconds.
     pub fn shut_down(&mut self, cause: Cause, now: Time) {

@@ -18,6 +18,7 @@ use turnpike_controlplane::counts::Counts;
 use turnpike_controlplane::driver::{Clock, Paths, Shared, Terms};
 use turnpike_controlplane::listener::{self, Connections, Limits};
 use turnpike_controlplane::pool::{Pool, Range};
+use turnpike_controlplane::rivals::{Rivals, SameUser};
 use turnpike_controlplane::sessions::Sessions;
 use turnpike_controlplane::switchboard::Switchboard;
 use turnpike_controlplane::tunnel::Settings;
@@ -82,6 +83,17 @@ impl Rig {
         setup_time: Duration,
         sizes: RingSizes,
         users: Store,
+    ) -> Self {
+        Self::with_rule(limits, calls, setup_time, sizes, users, SameUser::Allow).await
+    }
+
+    pub async fn with_rule(
+        limits: Limits,
+        calls: usize,
+        setup_time: Duration,
+        sizes: RingSizes,
+        users: Store,
+        same_user: SameUser,
     ) -> Self {
         let owners = Owners::round_robin(1);
         let (control_end, worker_end) = rings::channel(&sizes).unwrap();
@@ -149,6 +161,8 @@ impl Rig {
             switchboard,
             paths: Paths::OnLink,
             sessions: Sessions::default(),
+            rivals: Rivals::default(),
+            same_user,
             counts: Counts::default(),
             routes: routes_changed,
             stopping: stop,
