@@ -477,7 +477,10 @@ impl Subscriber {
                     }
                 }
                 // A client judges nobody, and this one does not ask for IPv6.
-                ppp::Action::Authenticate(_) | ppp::Action::Up6(_) | ppp::Action::Hold6 => {}
+                ppp::Action::Authenticate(_)
+                | ppp::Action::Choose(_)
+                | ppp::Action::Up6(_)
+                | ppp::Action::Hold6 => {}
             }
         }
     }

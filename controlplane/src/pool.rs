@@ -166,6 +166,32 @@ impl Pool {
         Ok(address.into())
     }
 
+    /// Takes `asked` in place of `held`, which is given back, if the user may have it and it is free: users with addresses
+    /// of their own any of these, others what lies in `choices` and in the pool and is nobody's own.
+    pub fn exchange(
+        &mut self,
+        held: Ipv4Addr,
+        asked: Ipv4Addr,
+        addresses: &Addresses,
+        choices: &[Range],
+    ) -> bool {
+        let address = u32::from(asked);
+        let may = |ranges: &[Range]| ranges.iter().any(|range| range.contains(asked));
+        let allowed = match addresses {
+            Addresses::Pool => {
+                may(choices) && may(&self.ranges) && self.reservation(address).is_none()
+            }
+            Addresses::Fixed(ranges) => may(ranges),
+            Addresses::None => false,
+        };
+        if !allowed || !self.taken.insert(address) {
+            return false;
+        }
+        self.returned.retain(|other| *other != address);
+        self.release(held);
+        true
+    }
+
     /// Gives an address back; `false` when it was not in use.
     pub fn release(&mut self, address: Ipv4Addr) -> bool {
         let address = u32::from(address);
@@ -263,6 +289,57 @@ mod tests {
             Range::hosts("0.0.0.0/0".parse().unwrap()).size(),
             (1 << 32) - 2
         );
+    }
+
+    #[test]
+    fn a_chosen_address_is_in_use_and_comes_round_once() {
+        let mut pool = pool(&["10.0.0.1-10.0.0.4"], &["10.0.0.3"]);
+        let choices = [range("10.0.0.2-10.0.0.9")];
+        let at = |text: &str| range(text).first();
+        let exchange = |pool: &mut Pool, held: &str, asked: &str| {
+            pool.exchange(at(held), at(asked), &Addresses::Pool, &choices)
+        };
+        assert_eq!(next(&mut pool), "10.0.0.1");
+        assert!(
+            !exchange(&mut pool, "10.0.0.1", "10.0.0.3"),
+            "somebody's own"
+        );
+        assert!(
+            !exchange(&mut pool, "10.0.0.1", "10.0.0.5"),
+            "not of the pool"
+        );
+        assert!(
+            !exchange(&mut pool, "10.0.0.1", "10.0.0.1"),
+            "not to be chosen"
+        );
+        // One whose first turn is still to come.
+        assert!(exchange(&mut pool, "10.0.0.1", "10.0.0.4"));
+        assert!(!exchange(&mut pool, "10.0.0.2", "10.0.0.4"), "in use");
+        assert_eq!(pool.in_use(), 1);
+        assert_eq!(next(&mut pool), "10.0.0.2");
+        assert_eq!(next(&mut pool), "10.0.0.1");
+        assert_eq!(next(&mut pool), "pool_exhausted");
+        pool.release(at("10.0.0.4"));
+        assert_eq!(next(&mut pool), "10.0.0.4");
+        // One that was given back.
+        pool.release(at("10.0.0.2"));
+        assert!(exchange(&mut pool, "10.0.0.1", "10.0.0.2"));
+        assert_eq!(next(&mut pool), "10.0.0.1");
+        assert_eq!(next(&mut pool), "pool_exhausted");
+        assert_eq!(pool.in_use(), 3);
+    }
+
+    #[test]
+    fn users_choose_among_their_own_addresses() {
+        let mut pool = pool(&["10.0.0.1-10.0.0.4"], &["10.9.0.1-10.9.0.3"]);
+        let own = Addresses::Fixed(vec![range("10.9.0.1-10.9.0.3")]);
+        let at = |text: &str| range(text).first();
+        assert_eq!(pool.allocate(&own), Ok(at("10.9.0.1")));
+        assert!(!pool.exchange(at("10.9.0.1"), at("10.0.0.1"), &own, &[]));
+        assert!(pool.exchange(at("10.9.0.1"), at("10.9.0.3"), &own, &[]));
+        assert_eq!(pool.allocate(&own), Ok(at("10.9.0.1")));
+        assert!(!pool.exchange(at("10.9.0.1"), at("10.9.0.3"), &own, &[]));
+        assert!(!pool.exchange(at("10.9.0.1"), at("10.9.0.2"), &Addresses::None, &[]));
     }
 
     #[test]

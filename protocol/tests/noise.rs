@@ -121,6 +121,7 @@ impl Watched {
                     assert!((8..=580).contains(&frame.len()), "{} octets", frame.len());
                 }
                 Action::Authenticate(credentials) => self.asked.push(credentials),
+                Action::Choose(_) => self.link.chosen(false, self.now),
                 Action::Load { .. } => self.loaded = true,
                 Action::Up(terms) => {
                     if terms.encryption == Encryption::Required {

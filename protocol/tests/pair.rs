@@ -5,6 +5,8 @@
     reason = "tests fail by panicking, and print the table they check"
 )]
 
+#[path = "pair/choice.rs"]
+mod choice;
 #[path = "pair/encryption.rs"]
 mod encryption;
 #[path = "pair/harness.rs"]

@@ -285,7 +285,7 @@ impl World {
                 self.calls.free(ended.call, self.now);
                 self.ended += 1;
             }
-            Action::Bound { .. } | Action::Release(_) => panic!("not here"),
+            Action::Bound { .. } | Action::Choose { .. } | Action::Release(_) => panic!("not here"),
             Action::Notice(_) | Action::Close => {}
         }
     }

@@ -196,6 +196,8 @@ pub struct Network {
     /// What clients get addresses from: at least one range, sorted, apart from each other; network and broadcast
     /// addresses of prefixes are already left out.
     pub pool: Vec<Range>,
+    /// Parts of the pool that clients may ask for and get when they are free; else they get the next address.
+    pub client_choice: Vec<Range>,
     /// DNS servers told to clients (RFC 1877), first and second; the second is set only when the first is.
     pub dns: [Option<Ipv4Addr>; 2],
     /// NetBIOS name servers (WINS), as `dns`.

@@ -52,6 +52,12 @@ pub(super) fn network_of(
         "`pool` in [network]",
         "write what clients get addresses from: pool = [\"10.20.0.10-10.20.0.250\"]",
     );
+    let choice = section.texts(
+        reader,
+        "client_choice",
+        "a range \"10.20.3.1-10.20.3.99\" or a prefix \"10.21.0.0/24\" of the pool",
+        block,
+    );
     let servers = |reader: &mut Reader<'_>, section: &mut Section<'_>, key| {
         let list = section.texts(
             reader,
@@ -105,9 +111,13 @@ pub(super) fn network_of(
             );
         }
     }
+    let client_choice = choice
+        .map(|choice| choice_of(reader, choice, &pool))
+        .unwrap_or_default();
     let network = Network {
         server_address: server_address.value,
         pool: pool.iter().map(|range| range.value).collect(),
+        client_choice,
         dns,
         nbns,
         domain: told.domain.clone(),
@@ -163,6 +173,42 @@ fn block(text: &str) -> Option<Block> {
 }
 
 const NOT_UNICAST: &str = "use addresses that hosts can have: not 0.x, 127.x or 224.x and above; private ones are 10.0.0.0/8, 172.16.0.0/12 and 192.168.0.0/16";
+
+/// What clients may ask for: parts of the pool.
+fn choice_of(
+    reader: &mut Reader<'_>,
+    choice: At<Vec<At<Block>>>,
+    pool: &[At<Range>],
+) -> Vec<Range> {
+    let mut ranges = Vec::new();
+    for At { value, span } in choice.value {
+        let range = match value {
+            Block::Prefix(prefix) => Range::hosts(prefix),
+            Block::Range(range) => range,
+            Block::Unusable(instead) => {
+                reader.fault(
+                    &span,
+                    "`client_choice` in [network] cannot be this",
+                    instead,
+                );
+                continue;
+            }
+        };
+        let held = pool
+            .iter()
+            .any(|part| part.value.contains(range.first()) && part.value.contains(range.last()));
+        if held {
+            ranges.push(range);
+        } else {
+            reader.fault(
+                &span,
+                format!("`client_choice` in [network] names {range}, which is not in one part of the pool"),
+                "name what `pool` has: clients may only ask for addresses that could be theirs anyway",
+            );
+        }
+    }
+    ranges
+}
 
 /// The ranges of a pool, sorted, and the prefixes that cover them.
 fn pool_of(reader: &mut Reader<'_>, pool: At<Vec<At<Block>>>) -> (Vec<At<Range>>, Vec<Ipv4Net>) {

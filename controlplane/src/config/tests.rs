@@ -383,6 +383,24 @@ fn one_nic_has_one_mode() {
 }
 
 #[test]
+fn clients_choose_from_the_pool() {
+    let with_choice = |choice: &str| {
+        let pool = "\"10.20.0.10-10.20.0.250\"]";
+        SMALL.replace(pool, &format!("{pool}\nclient_choice = [{choice}"))
+    };
+    assert!(config(SMALL).network.client_choice.is_empty());
+    let good = config(&with_choice("\"10.20.0.64/28\", \"10.20.0.99\"]"));
+    let choice = good.network.client_choice.iter().map(ToString::to_string);
+    assert_eq!(
+        choice.collect::<Vec<_>>(),
+        ["10.20.0.65-10.20.0.78", "10.20.0.99"]
+    );
+    let fault = faults(&with_choice("\"10.20.0.240-10.20.0.251\"]")).join("\n");
+    assert!(fault.contains("names 10.20.0.240-10.20.0.251, which is not in one part of the pool"));
+    assert!(!faults(&with_choice("\"10.20.0.5-10.20.0.2\"]")).is_empty());
+}
+
+#[test]
 fn pools_are_what_clients_can_have() {
     let pool = |pool: &str| faults(&SMALL.replace("\"10.20.0.10-10.20.0.250\"", pool)).join("\n");
     assert_eq!(pool("\"10.20.0.10\""), "");

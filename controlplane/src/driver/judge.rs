@@ -63,7 +63,8 @@ impl Driver {
             ..
         } = &*self.shared;
         rivals.enter(user, call, tunnel, &self.orders, *same_user)?;
-        self.accounts.push((call, user.clone()));
+        self.accounts
+            .push((call, user.clone(), admission.addresses.clone()));
         let allocate = || lock(pool).allocate(&admission.addresses);
         match allocate() {
             Err(Cause::AddressInUse) => rivals
@@ -74,10 +75,25 @@ impl Driver {
         }
     }
 
+    /// The address that the client asks for, if its user may have it and it is free; the one that it held is free then.
+    pub(super) fn choose(
+        &self,
+        call: CallRef,
+        held: Ipv4Addr,
+        asked: Ipv4Addr,
+    ) -> Option<Ipv4Addr> {
+        let Shared { pool, choices, .. } = &*self.shared;
+        let mut accounts = self.accounts.iter();
+        let (.., addresses) = accounts.find(|(other, ..)| *other == call)?;
+        lock(pool)
+            .exchange(held, asked, addresses, choices)
+            .then_some(asked)
+    }
+
     /// The call's login is over.
     pub(super) fn withdraw(&mut self, call: CallRef) {
         let rivals = &self.shared.rivals;
-        self.accounts.retain(|(other, user)| {
+        self.accounts.retain(|(other, user, _)| {
             let ours = *other == call;
             if ours {
                 rivals.leave(user, call);

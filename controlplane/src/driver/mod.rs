@@ -17,14 +17,14 @@ use tracing::{Instrument, debug, info, info_span, warn};
 use turnpike_dataplane::api::{CallRef, Command};
 use turnpike_protocol::Time;
 
-use crate::aaa::Store;
+use crate::aaa::{Addresses, Store};
 use crate::applicants::{Applicant, Applicants};
 use crate::calls::Calls;
 use crate::cause::Cause;
 use crate::counts::Counts;
 use crate::listener::Ticket;
 use crate::neighbours::Lookups;
-use crate::pool::Pool;
+use crate::pool::{Pool, Range};
 use crate::rivals::{Rivals, SameUser};
 use crate::sessions::{Order, Sessions};
 use crate::switchboard::{Inbox, Mail, Switchboard};
@@ -124,6 +124,8 @@ pub struct Shared {
     pub applicants: Arc<Applicants>,
     /// Inner addresses.
     pub pool: Mutex<Pool>,
+    /// Those of the pool that clients may ask for.
+    pub choices: Vec<Range>,
     /// The workers.
     pub switchboard: Switchboard,
     /// Next hops.
@@ -227,8 +229,8 @@ struct Driver {
     ways: Vec<Way>,
     /// Places of calls that have not logged in.
     applicants: Vec<(CallRef, Applicant)>,
-    /// Users of calls that have logged in.
-    accounts: Vec<(CallRef, String)>,
+    /// Users of calls that have logged in, and which addresses they may have.
+    accounts: Vec<(CallRef, String, Addresses)>,
     shared: Arc<Shared>,
 }
 
@@ -375,6 +377,11 @@ impl Driver {
                         self.ticket.proven();
                     }
                     diary::notice(&notice, &self.shared.counts);
+                }
+                Action::Choose { call, held, asked } => {
+                    let address = self.choose(call, held, asked);
+                    let now = self.shared.clock.now();
+                    self.tunnel.chosen(call, address, now);
                 }
                 Action::Bound { call, source } => self.bound(call, source).await,
                 Action::Release(address) => {

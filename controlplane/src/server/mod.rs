@@ -237,6 +237,7 @@ impl Running {
             switchboard: switchboard.clone(),
             paths: Paths::Linux(Lookups::new(access).map_err(netlink())?),
             sessions: Sessions::default(),
+            choices: config.network.client_choice.clone(),
             rivals: Rivals::default(),
             same_user: config.limits.same_user,
             counts: Counts::default(),

@@ -35,6 +35,16 @@ pub enum Action {
         /// What the client sent.
         credentials: Credentials,
     },
+    /// The client asks for another address than the one that it was granted; answer with
+    /// [`Tunnel::chosen`](super::Tunnel::chosen).
+    Choose {
+        /// The call.
+        call: CallRef,
+        /// What it was granted.
+        held: Ipv4Addr,
+        /// What it asks for.
+        asked: Ipv4Addr,
+    },
     /// The call's GRE comes from another address than its control connection: say by which next hop it goes there, with
     /// [`Tunnel::reroute`](super::Tunnel::reroute).
     Bound {

@@ -169,6 +169,7 @@ impl Call {
             mtu: settings.mtu,
             mppe: settings.mppe,
             mppe_allowed: settings.mppe_allowed,
+            choice: true,
             timing: Timing {
                 echo_interval: Some(settings.echo_interval),
                 set_up: Some(settings.setup_time),
@@ -281,6 +282,14 @@ impl Call {
         }
     }
 
+    /// The client has this address instead of the one that it held; `None`: it stays with that.
+    pub(super) fn chosen(&mut self, address: Option<Ipv4Addr>, now: Time) {
+        if let State::Live(live) = &mut self.state {
+            live.address = address.or(live.address);
+            live.link.chosen(address.is_some(), now);
+        }
+    }
+
     /// PPP says goodbye; [`Call::pump`] answers when it has.
     pub(super) fn close(&mut self, cause: Cause, now: Time) {
         if let State::Live(live) = &mut self.state {
@@ -367,6 +376,10 @@ impl Call {
                     live.applicant = printable(credentials.name());
                     actions.push_back(Action::Authenticate { call, credentials });
                 }
+                ppp::Action::Choose(asked) => match live.address {
+                    Some(held) => actions.push_back(Action::Choose { call, held, asked }),
+                    None => live.link.chosen(false, now),
+                },
                 ppp::Action::Up(terms) => live.up(&terms, now, actions),
                 ppp::Action::Hold => actions.push_back(Action::Data(Command::Hold { call })),
                 // No login is granted IPv6.

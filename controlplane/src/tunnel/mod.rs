@@ -233,6 +233,15 @@ impl Tunnel {
         self.pump(now);
     }
 
+    /// Answers [`Action::Choose`]: the client has this address instead of the one that it held; `None`: it stays with
+    /// that.
+    pub fn chosen(&mut self, call: CallRef, address: Option<Ipv4Addr>, now: Time) {
+        if let Some(call) = self.find(call) {
+            call.chosen(address, now);
+        }
+        self.pump(now);
+    }
+
     /// Ends one call for a reason of ours, politely: PPP says goodbye first.
     pub fn kill(&mut self, call: CallRef, cause: Cause, now: Time) {
         if let Some(call) = self.find(call) {

@@ -161,6 +161,7 @@ impl Rig {
             switchboard,
             paths: Paths::OnLink,
             sessions: Sessions::default(),
+            choices: vec![],
             rivals: Rivals::default(),
             same_user,
             counts: Counts::default(),

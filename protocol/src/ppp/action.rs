@@ -28,6 +28,9 @@ pub enum Action {
     },
     /// Server role: decide. Answered by [`Link::verdict`](super::Link::verdict), once for each, in order.
     Authenticate(Credentials),
+    /// Server role: the client asks for this address instead of the one it was granted. Answered by
+    /// [`Link::chosen`](super::Link::chosen), once for each; its request waits until then.
+    Choose(Ipv4Addr),
     /// Let data flow, or change how. Comes before the `Send` after which the peer may use the address.
     Up(Terms),
     /// Stop data: IPCP, LCP or a needed CCP went down. The link goes on, another `Up` may follow.
@@ -56,6 +59,7 @@ impl fmt::Debug for Action {
                 key.strength()
             ),
             Self::Authenticate(credentials) => write!(f, "Authenticate({credentials:?})"),
+            Self::Choose(address) => write!(f, "Choose({address})"),
             Self::Up(terms) => write!(f, "Up({terms:?})"),
             Self::Hold => f.write_str("Hold"),
             Self::Up6(terms) => write!(f, "Up6({terms:?})"),

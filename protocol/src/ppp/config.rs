@@ -66,6 +66,9 @@ pub struct ServerLink {
     pub mppe: mppe::Policy,
     /// Key lengths and modes that may be agreed.
     pub mppe_allowed: mppe::Allowed,
+    /// Whether a client that asks for another address than the one it was granted may get it: somebody is asked then
+    /// ([`Action::Choose`](super::Action::Choose)).
+    pub choice: bool,
     /// Times and counts.
     pub timing: Timing,
 }
@@ -79,6 +82,7 @@ impl Default for ServerLink {
             mtu: 1400,
             mppe: mppe::Policy::Require,
             mppe_allowed: mppe::Allowed::default(),
+            choice: false,
             timing: Timing::default(),
         }
     }

@@ -5,7 +5,7 @@ use core::net::Ipv4Addr;
 use super::auth::Grant;
 use super::end::IpcpFailure;
 use super::options::{Judgement, Options};
-use super::packet::{ConfigOption, OptionBuffer, OptionList};
+use super::packet::{ConfigOption, OptionBuffer, OptionList, Packet, code};
 use crate::wire::ppp::Protocol;
 
 /// IP-Address (RFC 1332 §3.3).
@@ -16,6 +16,9 @@ const NAME_SERVERS: [u8; 4] = [129, 130, 131, 132];
 
 /// Naks of our own address before we stop naming it.
 const MAX_NAKS: u8 = 3;
+
+/// Addresses that a client may ask for instead of its own before it is told ours like everybody else.
+const MAX_CHOICES: u8 = 8;
 
 /// What a client asks for, or has got.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +47,10 @@ enum Side {
         /// Whether our address is in our request.
         names_itself: bool,
         naks: u8,
+        /// How often the client's choice may still be put to the one who decides.
+        choices: u8,
+        /// What was asked for last, and not given.
+        declined: Option<Ipv4Addr>,
     },
     Client {
         asks: Ipv4Addr,
@@ -54,8 +61,8 @@ enum Side {
 }
 
 impl Ipcp {
-    /// The server's end: gives what was granted.
-    pub fn server(grant: &Grant) -> Self {
+    /// The server's end: gives what was granted. With `choice` the client may ask for something else.
+    pub fn server(grant: &Grant, choice: bool) -> Self {
         let gives = Addresses {
             address: grant.address,
             server_address: grant.server_address,
@@ -67,6 +74,8 @@ impl Ipcp {
                 gives,
                 names_itself: true,
                 naks: 0,
+                choices: if choice { MAX_CHOICES } else { 0 },
+                declined: None,
             },
             failure: None,
         }
@@ -103,6 +112,44 @@ impl Ipcp {
                     nbns: [nbns, nbns_2],
                 }
             }
+        }
+    }
+
+    /// The address that a client asks for in this packet, if that is to be decided before the packet is judged.
+    pub fn question(&mut self, packet: &Packet<'_>) -> Option<Ipv4Addr> {
+        let Side::Server {
+            gives,
+            choices,
+            declined,
+            ..
+        } = &mut self.side
+        else {
+            return None;
+        };
+        if packet.code != code::CONFIGURE_REQUEST || *choices == 0 {
+            return None;
+        }
+        let options = OptionList::parse(packet.data).ok()?;
+        let mut options = options.iter();
+        let asked = options.find(|option| option.kind == ADDRESS)?.u32()?;
+        let asked = Ipv4Addr::from_bits(asked);
+        if asked.is_unspecified() || asked == gives.address || Some(asked) == *declined {
+            return None;
+        }
+        *choices -= 1;
+        Some(asked)
+    }
+
+    /// The answer to [`Ipcp::question`].
+    pub fn chosen(&mut self, asked: Ipv4Addr, granted: bool) {
+        if let Side::Server {
+            gives, declined, ..
+        } = &mut self.side
+        {
+            if granted {
+                gives.address = asked;
+            }
+            *declined = (!granted).then_some(asked);
         }
     }
 

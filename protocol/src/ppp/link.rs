@@ -163,7 +163,8 @@ impl Link {
             // Challenged again in mid-call: addresses and keys stay (RFC 3079 §2).
             Verdict::Accept(_) if again => {}
             Verdict::Accept(grant) => {
-                let ncps = Ncps::server(&grant);
+                let choice = matches!(&self.side, Side::Server(config) if config.choice);
+                let ncps = Ncps::server(&grant, choice);
                 let Grant { proof, .. } = grant;
                 self.start_network(proof.into_keys(), ncps, now);
             }
@@ -181,6 +182,16 @@ impl Link {
                     self.set_up_at = self.set_up_at.map(|at| at.max(patience + limit));
                 }
             }
+        }
+        self.settle(now);
+    }
+
+    /// Server role: answers [`Action::Choose`]. With `granted` the client has that address from now on, instead of the
+    /// one that it was granted.
+    pub fn chosen(&mut self, granted: bool, now: Time) {
+        if let Phase::Network { network, .. } = &mut self.phase {
+            // It was read before: it cannot be malformed.
+            let _ = network.chosen(granted, now);
         }
         self.settle(now);
     }

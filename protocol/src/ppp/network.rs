@@ -1,5 +1,6 @@
 //! The network phase of a link: CCP, IPCP and IPV6CP side by side, and what their outcome lets flow.
 
+use core::net::Ipv4Addr;
 use std::collections::VecDeque;
 
 use super::action::{Action, Encryption, Ipv6Terms, LcpTerms, MppeTerms, Terms};
@@ -11,7 +12,7 @@ use super::fsm::State;
 use super::ipcp::Ipcp;
 use super::ipv6cp::Ipv6cp;
 use super::options::{Negotiation, Options as _, Output};
-use super::packet::Packet;
+use super::packet::{Packet, code};
 use crate::mppe::{Allowed, Direction, Policy};
 use crate::mschap::MasterKeys;
 use crate::wire::ppp::Protocol;
@@ -58,10 +59,10 @@ pub struct Ncps {
 }
 
 impl Ncps {
-    /// The server's end: gives what was granted.
-    pub fn server(grant: &Grant) -> Self {
+    /// The server's end: gives what was granted, and something else to a client that may choose.
+    pub fn server(grant: &Grant, choice: bool) -> Self {
         Self {
-            ipcp: Ipcp::server(grant),
+            ipcp: Ipcp::server(grant, choice),
             ipv6cp: grant.ipv6.map(|ipv6| {
                 Ipv6cp::new(Role::Server, ipv6.server_identifier, ipv6.client_identifier)
             }),
@@ -91,6 +92,10 @@ pub struct Network {
     was_encrypted: bool,
     ipcp: Negotiation<Ipcp>,
     ipcp_failure: IpcpFailure,
+    /// A client's choice of address that somebody decides on, and its request, which waits.
+    question: Option<(Ipv4Addr, Vec<u8>)>,
+    /// Not handed out yet.
+    asks: bool,
     up: Option<Terms>,
     /// `None`: not wanted, not possible, or given up.
     ipv6cp: Option<Negotiation<Ipv6cp>>,
@@ -151,6 +156,8 @@ impl Network {
             was_encrypted: false,
             ipcp,
             ipcp_failure: IpcpFailure::NoAnswer,
+            question: None,
+            asks: false,
             up: None,
             ipv6cp,
             up6: None,
@@ -220,6 +227,18 @@ impl Network {
     ) -> Result<(), Error> {
         let packet = Packet::parse(information)?;
         if protocol == Protocol::IPCP {
+            if let Some((_, request)) = &mut self.question {
+                // Repeated while it waits; whatever else comes is as good as lost, and will be repeated too.
+                if packet.code == code::CONFIGURE_REQUEST {
+                    *request = packet.whole.to_vec();
+                }
+                return Ok(());
+            }
+            if let Some(asked) = self.ipcp.options.question(&packet) {
+                self.question = Some((asked, packet.whole.to_vec()));
+                self.asks = true;
+                return Ok(());
+            }
             if !self.ipcp.receive(&packet, now)? {
                 self.ipcp.receive_unknown(&packet, now);
             }
@@ -236,6 +255,15 @@ impl Network {
             ccp.receive_unknown(&packet, now);
         }
         Ok(())
+    }
+
+    /// Whether the client gets the address that it asked for; its request goes on.
+    pub fn chosen(&mut self, granted: bool, now: Time) -> Result<(), Error> {
+        let Some((asked, request)) = self.question.take() else {
+            return Ok(());
+        };
+        self.ipcp.options.chosen(asked, granted);
+        self.receive(Protocol::IPCP, &request, now)
     }
 
     /// The peer does not speak this protocol (RFC 1661 §5.7).
@@ -278,6 +306,11 @@ impl Network {
             if let Some(ipv6cp) = &mut self.ipv6cp {
                 ipv6cp.release(now);
             }
+        }
+        if let Some((asked, _)) = &self.question
+            && core::mem::take(&mut self.asks)
+        {
+            actions.push_back(Action::Choose(*asked));
         }
         let end = self.settle_ipcp(actions);
         self.refresh(actions);

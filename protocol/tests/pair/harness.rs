@@ -113,6 +113,12 @@ pub struct Pair {
     pub filter: Filter,
     /// Answer of whoever judges, and how long that takes.
     pub verdict: Box<dyn Fn(&turnpike_protocol::ppp::Credentials) -> Verdict>,
+    /// Addresses that a client gets for the asking.
+    pub gives: Vec<std::net::Ipv4Addr>,
+    /// Addresses that were asked for.
+    pub asked: Vec<std::net::Ipv4Addr>,
+    /// Nobody decides.
+    pub undecided: bool,
     pub verdict_delay: Duration,
     /// Print every frame that is sent.
     pub trace: bool,
@@ -216,6 +222,9 @@ impl Pair {
             ],
             filter: Box::new(|_, _| false),
             verdict: Box::new(local_verdict),
+            gives: Vec::new(),
+            asked: Vec::new(),
+            undecided: false,
             verdict_delay: Duration::from_millis(1),
             trace: std::env::var_os("TRACE").is_some(),
             verdicts: Vec::new(),
@@ -369,6 +378,12 @@ impl Pair {
                     end.authentications += 1;
                     let verdict = (self.verdict)(&credentials);
                     self.verdicts.push((now + self.verdict_delay, verdict));
+                }
+                Action::Choose(address) => {
+                    self.asked.push(address);
+                    if !self.undecided {
+                        end.link.chosen(self.gives.contains(&address), now);
+                    }
                 }
                 Action::Up(terms) => {
                     end.up = Some(terms);

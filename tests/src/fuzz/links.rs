@@ -127,6 +127,7 @@ fn roads() -> &'static [Road; 2] {
             let now = Time::ZERO;
             let server = ServerLink {
                 mppe: policy,
+                choice: true,
                 ..ServerLink::default()
             };
             let client = ClientLink {
@@ -157,6 +158,7 @@ fn roads() -> &'static [Road; 2] {
                         Action::Authenticate(credentials) => {
                             end.link.verdict(verdict(&credentials), now)
                         }
+                        Action::Choose(_) => end.link.chosen(false, now),
                         Action::Load { .. } => end.loaded = true,
                         Action::Up(_) => up += 1,
                         Action::Hold | Action::Up6(_) | Action::Hold6 | Action::Finished(_) => {}
@@ -197,6 +199,11 @@ impl Point {
                 Action::Authenticate(credentials) => {
                     self.asked.push(credentials);
                     assert!(self.asked.len() < 256, "questions without an answer");
+                }
+                // Half of all addresses may be had.
+                Action::Choose(address) => {
+                    let even = address.to_bits() % 2 == 0;
+                    self.link.chosen(even, self.now);
                 }
                 Action::Load { .. } => self.loaded = true,
                 Action::Up(terms) => {

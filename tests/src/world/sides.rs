@@ -189,6 +189,9 @@ impl World {
                     ));
                 }
             }
+            tunnel::Action::Choose { call, .. } => {
+                self.connections[at].tunnel.chosen(call, None, self.now);
+            }
             tunnel::Action::Bound { .. } => {
                 return Err("a source was bound where sources are checked".to_owned());
             }

@@ -59,6 +59,7 @@ fn converse(mut link: Link, mut ghost: Ghost, ipv6: bool) -> Outcome {
             busy = true;
             match action {
                 Action::Send(frame) => ghost.hear(&frame),
+                Action::Choose(_) => link.chosen(false, now),
                 Action::Load { direction, .. } => outcome.loads.push(direction),
                 Action::Authenticate(credentials) => {
                     let proof = (credentials.user_part() == b"alice")

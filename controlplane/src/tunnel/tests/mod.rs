@@ -22,6 +22,8 @@ const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
 const PEER: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 2);
 const VIA: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 254);
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 9);
+/// What a client may ask for instead.
+const CHOSEN: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 77);
 const PASSWORD: &str = "correct horse";
 
 fn settings() -> Settings {
@@ -47,6 +49,8 @@ struct World {
     /// Ids of the tunnel's calls, by the id the client chose.
     ids: Vec<(CallId, CallId)>,
     password: &'static str,
+    /// What the client asks for.
+    address: Ipv4Addr,
     mppe: Policy,
     mppe_allowed: Allowed,
     /// What the tunnel did, in its order.
@@ -80,6 +84,7 @@ impl World {
             links: Vec::new(),
             ids: Vec::new(),
             password: PASSWORD,
+            address: Ipv4Addr::UNSPECIFIED,
             mppe: Policy::Require,
             mppe_allowed: Allowed::default(),
             did: Vec::new(),
@@ -180,6 +185,7 @@ impl World {
                     let mut config =
                         ClientLink::new(b"alice", NtHash::from_password(self.password));
                     config.mppe = self.mppe;
+                    config.address = self.address;
                     config.mppe_allowed = self.mppe_allowed;
                     let mut link = Link::client(config, [id.0 as u8 + 1; 32], self.now);
                     link.open(self.now);
@@ -266,6 +272,11 @@ impl World {
                 },
                 Notice::Over(cause) => format!("over {}", cause.name()),
             }),
+            Action::Choose { call, held, asked } => {
+                self.did.push(format!("choose {asked} for {held}"));
+                let address = (asked == CHOSEN).then_some(asked);
+                self.tunnel.chosen(call, address, self.now);
+            }
             Action::Bound { call, source } => self.did.push(format!("bound {} {source}", call.id)),
             Action::Release(address) => self.did.push(format!("release {address}")),
             Action::Ended(ended) => {

@@ -136,6 +136,32 @@ fn without_encryption_no_keys_are_loaded() {
 }
 
 #[test]
+fn a_client_may_ask_for_another_address() {
+    let mut world = World::new(settings());
+    world.address = CHOSEN;
+    world.caller.call(CallId(0), world.now);
+    world.settle();
+    let asked = world.position("choose 10.20.0.77 for 10.20.0.9");
+    assert!(asked < world.position("up alice 10.20.0.77 1400"));
+    let snapshot = world.tunnel.snapshots().next().unwrap();
+    assert_eq!(snapshot.address, Some(CHOSEN));
+    let call = snapshot.call;
+    world.tunnel.kill(call, Cause::Killed, world.now);
+    world.pass(Duration::from_secs(31));
+    // What goes back is what it has, not what it was granted first.
+    assert_eq!(world.end().address, Some(CHOSEN));
+
+    let mut world = World::new(settings());
+    world.address = Ipv4Addr::new(10, 20, 0, 78);
+    world.caller.call(CallId(0), world.now);
+    world.settle();
+    world.position("choose 10.20.0.78 for 10.20.0.9");
+    world.position("up alice 10.20.0.9 1400");
+    let snapshot = world.tunnel.snapshots().next().unwrap();
+    assert_eq!(snapshot.address, Some(ADDRESS));
+}
+
+#[test]
 fn a_refused_call_holds_nothing() {
     let mut world = World::new(settings());
     world.no_place = Some(Cause::TooManyCalls);
