@@ -5,6 +5,7 @@ use core::net::Ipv4Addr;
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
 
+use turnpike_controlplane::aaa::Login;
 use turnpike_controlplane::calls::Calls;
 use turnpike_controlplane::cause::Cause;
 use turnpike_controlplane::tunnel::{
@@ -94,6 +95,7 @@ pub fn settings() -> Settings {
         mtu: 1400,
         mppe: Policy::Require,
         mppe_allowed: Allowed::default(),
+        login: Login::default(),
         setup_time: Duration::from_secs(60),
         echo_interval: Duration::from_secs(30),
         calls: 8,
@@ -353,7 +355,9 @@ impl Concentrator {
                     self.node.work(self.now);
                 }
             }
-            Action::Authenticate { call, credentials } => {
+            Action::Authenticate {
+                call, credentials, ..
+            } => {
                 self.judged += 1;
                 let verdict = self.judge(&credentials);
                 if let Ok(grant) = &verdict {

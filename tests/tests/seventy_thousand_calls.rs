@@ -14,6 +14,7 @@ use core::time::Duration;
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
+use turnpike_controlplane::aaa::Login;
 use turnpike_controlplane::calls::Calls;
 use turnpike_controlplane::cause::Cause;
 use turnpike_controlplane::tunnel::{Action, Placement, Refusal, Settings, Tunnel};
@@ -158,6 +159,7 @@ impl World {
             mtu: 1400,
             mppe: Policy::Deny,
             mppe_allowed: Allowed::default(),
+            login: Login::default(),
             setup_time: Duration::from_secs(30),
             echo_interval: Duration::from_secs(30),
             calls: 16,
@@ -265,7 +267,9 @@ impl World {
                 let owner = self.owners.owner(command.call().unwrap().id);
                 self.tell(usize::from(owner.0), command);
             }
-            Action::Authenticate { call, credentials } => {
+            Action::Authenticate {
+                call, credentials, ..
+            } => {
                 let verdict = credentials
                     .verify(&self.secret)
                     .map(|proof| Grant {

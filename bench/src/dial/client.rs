@@ -17,7 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use turnpike_dataplane::api::{CallCounters, Command, Event, Port};
 use turnpike_dataplane::ports::Ports;
 use turnpike_dataplane::rings::{ControlEnd, Full};
-use turnpike_protocol::mschap::{NtHash, Password};
+use turnpike_protocol::mschap::Password;
 use turnpike_protocol::ppp::{ClientLink, LinkInfo, Terms, Timing};
 use turnpike_protocol::pptp::{CallerConfig, Text};
 use turnpike_protocol::{CallId, Time};
@@ -64,7 +64,7 @@ struct Call {
 pub(super) struct Client<'a> {
     options: &'a Dial,
     server: Ipv4Addr,
-    secret: NtHash,
+    secret: Password,
     host_name: Text<64>,
     origin: Instant,
     pub(super) printer: Printer,
@@ -104,7 +104,7 @@ impl<'a> Client<'a> {
         let mut client = Self {
             options,
             server,
-            secret: NtHash::from_password(password),
+            secret: Password::new(password),
             host_name: std::fs::read_to_string("/proc/sys/kernel/hostname")
                 .map(|name| Text::from(name.trim()))
                 .unwrap_or_default(),
@@ -257,6 +257,12 @@ impl<'a> Client<'a> {
                 ..Timing::default()
             },
             mtu: self.options.mtu,
+            methods: self
+                .options
+                .auth
+                .iter()
+                .map(|auth| (*auth).into())
+                .collect(),
             new_password: self.options.new_password.as_deref().map(Password::new),
             ..ClientLink::new(self.options.user.as_bytes(), self.secret.clone())
         };

@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum};
 use ipnet::Ipv4Net;
 use turnpike_dataplane::ports::ModeChoice;
 use turnpike_protocol::mppe::{Allowed, Dialect, Policy, Stateful, Strength};
+use turnpike_protocol::ppp::AuthProtocol;
 
 use crate::faults::Faults;
 use crate::traffic::MIN_SIZE;
@@ -127,6 +128,33 @@ impl From<XdpChoice> for ModeChoice {
     }
 }
 
+/// How the user logs in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum AuthChoice {
+    /// MS-CHAPv2
+    #[value(name = "ms-chap-v2")]
+    MsChapV2,
+    /// MS-CHAPv1
+    #[value(name = "ms-chap-v1")]
+    MsChapV1,
+    /// CHAP with MD5: no encryption
+    #[value(name = "chap-md5")]
+    ChapMd5,
+    /// The password in clear: no encryption
+    Pap,
+}
+
+impl From<AuthChoice> for AuthProtocol {
+    fn from(choice: AuthChoice) -> Self {
+        match choice {
+            AuthChoice::MsChapV2 => Self::MsChapV2,
+            AuthChoice::MsChapV1 => Self::MsChapV1,
+            AuthChoice::ChapMd5 => Self::ChapMd5,
+            AuthChoice::Pap => Self::Pap,
+        }
+    }
+}
+
 /// Dial a PPTP server and carry the calls until told to stop.
 ///
 /// Needs root (CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF). GRE goes over AF_XDP on the access interface; inner packets go to
@@ -140,6 +168,9 @@ Examples:
   turnpike-bench dial 10.7.0.1 --user alice --password secret --interface eth0 --calls 100 \\
       --traffic 50 --seconds 10 --target 192.0.2.1:7000 --fault loss=1%,duplicate=1%,reorder=1%,seed=3 --json
       a hundred calls with numbered datagrams on each, through a network that misbehaves
+
+  turnpike-bench dial 10.7.0.1 --user alice --password secret --interface eth0 --auth chap-md5,pap --mppe allow
+      what a router without MS-CHAP does: no encryption
 
 Exit status: 0 all calls came up and were hung up by us; 1 some call failed (the reason is printed); 2 nothing could
 be dialled (wrong usage, no such interface, no permission).")]
@@ -183,6 +214,9 @@ pub struct Dial {
     /// Control connections started per second
     #[arg(long, default_value_t = 100.0, value_parser = positive)]
     pub rate: f64,
+    /// By what the user may be asked to log in, the best first; several may be given
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "ms-chap-v2")]
+    pub auth: Vec<AuthChoice>,
     /// Whether calls are encrypted
     #[arg(long, value_enum, default_value = "require")]
     pub mppe: MppeChoice,

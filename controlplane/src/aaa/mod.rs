@@ -9,11 +9,13 @@ mod replace;
 mod standing;
 mod store;
 
+use core::time::Duration;
+
 use jiff::Zoned;
 use jiff::civil::DateTime;
 use subtle::ConstantTimeEq;
 use turnpike_protocol::mschap::{NtHash, Password};
-use turnpike_protocol::ppp::{self, Proof};
+use turnpike_protocol::ppp::{self, AuthProtocol, Proof};
 
 pub use hours::{HOURS, Hours};
 pub use local::Users;
@@ -22,6 +24,25 @@ pub use standing::{Expiry, Standing};
 pub use store::{PasswordRules, Store};
 
 use crate::pool::Range;
+
+/// How clients log in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Login {
+    /// The methods in the order in which they are asked for. Those that yield no keys are passed over where encryption is
+    /// required.
+    pub methods: Vec<AuthProtocol>,
+    /// How often a call is challenged again; `None`: never.
+    pub rechallenge: Option<Duration>,
+}
+
+impl Default for Login {
+    fn default() -> Self {
+        Self {
+            methods: vec![AuthProtocol::MsChapV2],
+            rechallenge: None,
+        }
+    }
+}
 
 /// One user.
 #[derive(Clone)]

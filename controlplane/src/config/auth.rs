@@ -7,9 +7,10 @@ use encoding_rs::Encoding;
 use turnpike_protocol::mppe::{Allowed, Policy};
 
 use super::Auth;
+use super::login::login_of;
 use super::mppe::{allowed_of, policy_of};
 use super::read::{Reader, Section};
-use crate::aaa::{Case, Names, Part, PasswordRules, encoding};
+use crate::aaa::{Case, Login, Names, Part, PasswordRules, encoding};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -17,6 +18,7 @@ pub(super) fn auth_of(reader: &mut Reader<'_>, section: Option<Section<'_>>) -> 
     let mut auth = Auth {
         mppe: Policy::Require,
         mppe_allowed: Allowed::default(),
+        login: Login::default(),
         chap_secrets: None,
         users_file: None,
         retry: true,
@@ -28,6 +30,7 @@ pub(super) fn auth_of(reader: &mut Reader<'_>, section: Option<Section<'_>>) -> 
     };
     auth.mppe = policy_of(reader, &mut section);
     auth.mppe_allowed = allowed_of(reader, &mut section);
+    auth.login = login_of(reader, &mut section, auth.mppe);
     auth.chap_secrets = path_of(
         reader,
         &mut section,

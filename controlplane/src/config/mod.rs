@@ -9,6 +9,7 @@ mod finding;
 mod inform;
 mod load;
 mod log;
+mod login;
 mod mppe;
 mod network;
 mod parse;
@@ -34,7 +35,7 @@ pub use parse::{MTU, parse};
 pub use roster::Roster;
 pub(crate) use users::{Entry, Form, parse_users};
 
-use crate::aaa::{Names, PasswordRules, Users};
+use crate::aaa::{Login, Names, PasswordRules, Users};
 use crate::inform::{Domain, Inform};
 use crate::pool::{Pool, Range};
 use crate::rivals::SameUser;
@@ -239,6 +240,8 @@ pub struct Gre {
 pub struct Auth {
     /// MPPE policy.
     pub mppe: Policy,
+    /// Methods.
+    pub login: Login,
     /// Key lengths and modes of MPPE.
     pub mppe_allowed: Allowed,
     /// The `chap-secrets` file; as written, after [`load`] as it is opened.

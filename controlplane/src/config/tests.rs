@@ -1,6 +1,7 @@
 //! What is read, and how every kind of fault is told.
 
 mod inform;
+mod login;
 mod users;
 
 use std::path::Path;
@@ -72,6 +73,7 @@ fn little_is_enough() {
     assert_eq!(config.network.mtu, 1400);
     assert_eq!(config.network.dns, [None; 2]);
     assert_eq!(config.auth.mppe, Policy::Require);
+    assert_eq!(config.auth.login, Login::default());
     assert_eq!(config.gre.reordering, Reordering::default());
     assert_eq!(config.limits.calls, 241);
     assert_eq!(config.limits.connections_per_source, 64);

@@ -11,11 +11,12 @@ use crate::cause::Cause;
 use crate::tunnel::Refusal;
 
 impl Driver {
-    /// Asks the users once, and takes an address for whoever is let in.
+    /// Asks the users once, and takes an address for whoever is let in and `holds` none yet.
     pub(super) async fn judge(
         &mut self,
         call: CallRef,
         credentials: Credentials,
+        holds: Option<Ipv4Addr>,
     ) -> Result<Grant, Refusal> {
         let refusal = |cause| {
             let remedy = match cause {
@@ -37,7 +38,10 @@ impl Driver {
                 .authenticate(&credentials, local_time())
                 .map_err(refusal)?,
         };
-        let address = self.admit(call, &admission).await.map_err(Refusal::new)?;
+        let address = match holds {
+            Some(address) => address,
+            None => self.admit(call, &admission).await.map_err(Refusal::new)?,
+        };
         let Terms {
             server_address,
             dns,

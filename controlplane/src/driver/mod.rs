@@ -363,9 +363,16 @@ impl Driver {
                     let now = self.shared.clock.now();
                     self.tunnel.placed(peer_id, placement, now);
                 }
-                Action::Authenticate { call, credentials } => {
-                    self.withdraw(call);
-                    let verdict = self.judge(call, credentials).await;
+                Action::Authenticate {
+                    call,
+                    credentials,
+                    holds,
+                } => {
+                    // Challenged again in mid-call: the login goes on.
+                    if holds.is_none() {
+                        self.withdraw(call);
+                    }
+                    let verdict = self.judge(call, credentials, holds).await;
                     if verdict.is_ok() {
                         self.applicants.retain(|(other, _)| *other != call);
                     }

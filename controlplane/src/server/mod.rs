@@ -479,6 +479,7 @@ fn settings(config: &Config) -> Settings {
         mtu: config.network.mtu,
         mppe: config.auth.mppe,
         mppe_allowed: config.auth.mppe_allowed,
+        login: config.auth.login.clone(),
         setup_time: config.limits.setup_time,
         echo_interval: config.limits.echo_interval,
         calls: CALLS_PER_CONNECTION,

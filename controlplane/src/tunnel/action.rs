@@ -34,6 +34,8 @@ pub enum Action {
         call: CallRef,
         /// What the client sent.
         credentials: Credentials,
+        /// The address that the call has and keeps: it was challenged again in mid-call.
+        holds: Option<Ipv4Addr>,
     },
     /// The client asks for another address than the one that it was granted; answer with
     /// [`Tunnel::chosen`](super::Tunnel::chosen).

@@ -25,6 +25,9 @@ use crate::inform::Inform;
 /// a first frame of ours that it misses would cost a whole Restart timer, and most clients begin at once anyway.
 const COURTESY: Duration = Duration::from_millis(100);
 
+/// How often a client may mend a wrong name or password in one call, where the verdict lets it at all.
+const RETRIES: u8 = 3;
+
 /// How far a call has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
@@ -168,6 +171,9 @@ impl Call {
             name: settings.name.clone().into_bytes(),
             mtu: settings.mtu,
             mppe: settings.mppe,
+            methods: settings.login.methods.clone(),
+            retries: RETRIES,
+            rechallenge: settings.login.rechallenge,
             mppe_allowed: settings.mppe_allowed,
             choice: true,
             timing: Timing {
@@ -175,7 +181,6 @@ impl Call {
                 set_up: Some(settings.setup_time),
                 ..Timing::default()
             },
-            ..ServerLink::default()
         };
         self.state = State::Live(Live {
             call,
@@ -361,6 +366,14 @@ impl Call {
                     key,
                     mode,
                 })),
+                ppp::Action::Authenticate(credentials) if live.link.is_authenticated() => {
+                    live.applicant = printable(credentials.name());
+                    actions.push_back(Action::Authenticate {
+                        call,
+                        credentials,
+                        holds: live.address,
+                    });
+                }
                 ppp::Action::Authenticate(credentials) => {
                     // LCP was negotiated anew: what the last login got goes back first, or a fixed address would be
                     // in use by this very call.
@@ -374,7 +387,11 @@ impl Call {
                     live.user = None;
                     live.refused = None;
                     live.applicant = printable(credentials.name());
-                    actions.push_back(Action::Authenticate { call, credentials });
+                    actions.push_back(Action::Authenticate {
+                        call,
+                        credentials,
+                        holds: None,
+                    });
                 }
                 ppp::Action::Choose(asked) => match live.address {
                     Some(held) => actions.push_back(Action::Choose { call, held, asked }),

@@ -29,6 +29,7 @@ use turnpike_protocol::pptp::{
 };
 use turnpike_protocol::{CallId, Time};
 
+use crate::aaa::Login;
 use crate::cause::Cause;
 use crate::inform::Inform;
 
@@ -45,6 +46,8 @@ pub struct Settings {
     pub mtu: u16,
     /// Whether calls are encrypted.
     pub mppe: Policy,
+    /// How clients log in.
+    pub login: Login,
     /// Key lengths and modes that clients may have.
     pub mppe_allowed: Allowed,
     /// How long a control connection may be without a call that comes up, and a call without its network phase.
@@ -480,8 +483,8 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The refusal that tells the client as much of `cause` as MS-CHAP can say. A password that has expired may be
-    /// changed; nothing else can be mended in the same call.
+    /// The refusal that tells the client as much of `cause` as MS-CHAP can say. Nothing can be mended
+    /// in the same call.
     pub fn new(cause: Cause) -> Self {
         let code = match cause {
             Cause::AuthenticationFailed | Cause::HashOnly => Some(691),

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
-use turnpike_controlplane::aaa::{Account, Secret, Store, Users};
+use turnpike_controlplane::aaa::{Account, Login, Secret, Store, Users};
 use turnpike_controlplane::applicants::Applicants;
 use turnpike_controlplane::calls::Calls;
 use turnpike_controlplane::counts::Counts;
@@ -142,6 +142,7 @@ impl Rig {
                 mtu: 1400,
                 mppe: Policy::Require,
                 mppe_allowed: Allowed::default(),
+                login: Login::default(),
                 setup_time,
                 echo_interval: Duration::from_secs(30),
                 calls: 8,

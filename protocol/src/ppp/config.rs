@@ -58,6 +58,9 @@ pub struct ServerLink {
     /// How clients may authenticate themselves, strongest first. Methods that yield no keys are passed over where
     /// encryption is required. With none left no client gets in: it is never left out.
     pub methods: Vec<AuthProtocol>,
+    /// How often a client whose Response was wrong may try again in one call when the verdict says so (`R=1`), at most
+    /// 3. Only MS-CHAP has words for it.
+    pub retries: u8,
     /// Challenge the client again this often in mid-call; not with PAP. Some routers do not bear it.
     pub rechallenge: Option<Duration>,
     /// The largest inner packet, in octets (576 to 1500). We ask for an MRU of this and 4 for MPPE.
@@ -78,6 +81,7 @@ impl Default for ServerLink {
         Self {
             name: b"turnpike".to_vec(),
             methods: vec![AuthProtocol::MsChapV2],
+            retries: 0,
             rechallenge: None,
             mtu: 1400,
             mppe: mppe::Policy::Require,

@@ -111,6 +111,8 @@ pub enum ResponseFault {
     Size,
     /// It names nobody.
     NoName,
+    /// In mid-call it names somebody else than the first did.
+    OtherName,
     /// MS-CHAPv1 with the LAN Manager response only (RFC 2433 §6, flag 0), which proves too little.
     LmOnly,
 }
@@ -267,6 +269,7 @@ impl fmt::Display for ResponseFault {
         f.write_str(match self {
             Self::Size => "a response of the wrong length",
             Self::NoName => "no user name",
+            Self::OtherName => "another user name than at first",
             Self::LmOnly => "the LAN Manager response only, which is not accepted",
         })
     }

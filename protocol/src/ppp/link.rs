@@ -208,6 +208,12 @@ impl Link {
         self.actions.pop_front()
     }
 
+    /// Whether the server has let the client in, and LCP has not been negotiated anew since then: a login that is to be
+    /// judged now changes neither addresses nor keys.
+    pub const fn is_authenticated(&self) -> bool {
+        matches!(self.phase, Phase::Network { .. })
+    }
+
     /// What has been agreed so far.
     pub fn info(&self) -> LinkInfo {
         let network = match &self.phase {

@@ -213,6 +213,8 @@ fn trying(method: AuthProtocol, passwords: &[&str], verdict: (u32, Remedy)) -> P
         ServerLink {
             methods: vec![method],
             mppe: Policy::Prefer,
+            // No more than three, whatever is asked for.
+            retries: 200,
             ..server()
         },
         6,

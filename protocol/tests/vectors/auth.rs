@@ -51,6 +51,7 @@ fn server(method: AuthProtocol) -> (Link, Vec<Vec<u8>>) {
     let config = ServerLink {
         methods: vec![method],
         mppe: Policy::Allow,
+        retries: 1,
         ..ServerLink::default()
     };
     let mut link = Link::server(config, [1; 32], Time::ZERO);

@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use turnpike_bench::subscriber::{self, Cause as ClientCause, Subscriber, SubscriberConfig};
+use turnpike_controlplane::aaa::Login;
 use turnpike_controlplane::cause::Cause;
 use turnpike_controlplane::tunnel::{self, Placement, Refusal, Settings, Tunnel};
 use turnpike_dataplane::api::{CallRef, Command, Event, Port};
@@ -50,6 +51,7 @@ impl World {
             mtu: 1400,
             mppe: self.story.mppe,
             mppe_allowed: self.story.mppe_allowed,
+            login: Login::default(),
             setup_time: PATIENCE,
             echo_interval: Duration::from_secs(30),
             calls: 16,
@@ -155,7 +157,11 @@ impl World {
                     .placed(peer_id, Ok(placement), self.now);
             }
             tunnel::Action::Data(command) => self.tell_server(command)?,
-            tunnel::Action::Authenticate { call, credentials } => {
+            tunnel::Action::Authenticate {
+                call,
+                credentials,
+                holds: _,
+            } => {
                 let later = self.now + self.chance.up_to(Duration::from_millis(300));
                 self.plan(later, Happening::Judge(at, call, credentials));
             }

@@ -4,6 +4,7 @@ use core::net::Ipv4Addr;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
+use turnpike_controlplane::aaa::Login;
 use turnpike_controlplane::cause::Cause;
 use turnpike_controlplane::tunnel::{Action, Placement, Refusal, Settings, Tunnel};
 use turnpike_dataplane::api::{CallRef, Command, Owners, Port, PortInfo, SourceCheck, WorkerId};
@@ -142,6 +143,7 @@ impl Stage {
             mtu: 1400,
             mppe: terms.policy,
             mppe_allowed: terms.allowed(),
+            login: Login::default(),
             setup_time: Duration::from_secs(30),
             echo_interval: Duration::from_secs(30),
             calls: 1,
@@ -269,7 +271,9 @@ impl Stage {
                 self.tunnel.placed(peer_id, Ok(placement), self.now);
             }
             Action::Data(command) => self.tell(command),
-            Action::Authenticate { call, credentials } => {
+            Action::Authenticate {
+                call, credentials, ..
+            } => {
                 let verdict = credentials
                     .verify(&Password::new("correct horse").into())
                     .map(|proof| Grant {

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use turnpike_dataplane::api::{CallCounters, CallRef, Command, Event, FrameBytes};
 use turnpike_protocol::mppe::{Allowed, Direction, Policy};
-use turnpike_protocol::mschap::NtHash;
+use turnpike_protocol::mschap::{NtHash, Password};
 use turnpike_protocol::ppp::{self, ClientLink, CloseReason, Grant, Link};
 use turnpike_protocol::pptp::{Caller, CallerAction, CallerConfig, Message, Text};
 use turnpike_protocol::wire::ppp::Frame;
@@ -16,6 +16,7 @@ use super::*;
 
 mod ends;
 mod inform;
+mod logins;
 mod set_up;
 
 const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
@@ -32,6 +33,7 @@ fn settings() -> Settings {
         mtu: 1400,
         mppe: Policy::Require,
         mppe_allowed: Allowed::default(),
+        login: Login::default(),
         setup_time: Duration::from_secs(30),
         echo_interval: Duration::from_secs(30),
         calls: 4,
@@ -68,6 +70,12 @@ struct World {
     tcp: bool,
     /// The client never sees a CHAP Failure, and so waits for our Terminate-Request.
     lose_failure: bool,
+    /// Changes the client's settings.
+    adjust: fn(&mut ClientLink),
+    /// What the next logins are refused for, right or wrong.
+    refusals: VecDeque<Refusal>,
+    /// What a wrong password is refused with.
+    remedy: Remedy,
 }
 
 impl World {
@@ -96,6 +104,9 @@ impl World {
             next_id: 100,
             tcp: true,
             lose_failure: false,
+            adjust: |_| {},
+            refusals: VecDeque::new(),
+            remedy: Remedy::None,
         }
     }
 
@@ -187,6 +198,7 @@ impl World {
                     config.mppe = self.mppe;
                     config.address = self.address;
                     config.mppe_allowed = self.mppe_allowed;
+                    (self.adjust)(&mut config);
                     let mut link = Link::client(config, [id.0 as u8 + 1; 32], self.now);
                     link.open(self.now);
                     self.links.push((id, link));
@@ -244,19 +256,24 @@ impl World {
                     _ => {}
                 }
             }
-            Action::Authenticate { call, credentials } => {
+            Action::Authenticate {
+                call,
+                credentials,
+                holds,
+            } => {
                 self.did.push("authenticate".to_owned());
                 let verdict = credentials
-                    .verify(&NtHash::from_password(PASSWORD).into())
+                    .verify(&Password::new(PASSWORD).into())
                     .map(|proof| Grant {
                         proof,
-                        address: ADDRESS,
+                        address: holds.unwrap_or(ADDRESS),
                         server_address: Ipv4Addr::new(10, 20, 0, 1),
                         dns: [None; 2],
                         nbns: [None; 2],
                         ipv6: None,
                     })
-                    .map_err(|_| Refusal::new(Cause::AuthenticationFailed));
+                    .map_err(|_| Refusal::new(Cause::AuthenticationFailed).with(self.remedy));
+                let verdict = self.refusals.pop_front().map_or(verdict, Err);
                 self.tunnel.verdict(call, verdict, self.now);
             }
             Action::Notice(notice) => self.did.push(match notice {

@@ -45,7 +45,8 @@ pub enum Verdict {
 pub enum Remedy {
     /// Nothing: the call ends when the peer has had time to show the reason.
     None,
-    /// Try again, with another password or name (`R=1`). A link grants this three times at most.
+    /// Try again, with another password or name (`R=1`). A link grants this as often as
+    /// [`ServerLink::retries`](super::ServerLink::retries) says.
     Retry,
     /// Change the password, which has expired; makes sense with code 648 only. Another [`Credentials`] follows.
     ChangePassword,

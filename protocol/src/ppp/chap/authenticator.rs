@@ -30,6 +30,8 @@ pub struct Settings<'a> {
     pub name: &'a [u8],
     /// Identifier of the first Challenge; must differ from the last one of this link.
     pub identifier: u8,
+    /// How often the client may try again.
+    pub retries: u8,
     /// Challenge again this often after a Success; `None`: never.
     pub rechallenge: Option<Duration>,
     /// Times and counts.
@@ -85,6 +87,7 @@ impl Authenticator {
             algorithm,
             name,
             identifier,
+            retries,
             rechallenge,
             timing,
         } = settings;
@@ -99,7 +102,7 @@ impl Authenticator {
             state: State::Judging,
             due: None,
             rechallenge_at: None,
-            retries_left: MAX_RETRIES,
+            retries_left: retries.min(MAX_RETRIES),
             accepted: false,
             answered: None,
         };
@@ -213,8 +216,13 @@ impl Authenticator {
         } else {
             let (value, name) = value_and_name(packet)?;
             let name = &name[..name.len().min(MAX_NAME)];
-            self.name = Some(name.to_vec());
-            self.credentials(value, name)
+            // The call is somebody's by now: whoever else the client says it is gets no share of it.
+            if self.accepted && self.name.as_deref() != Some(name) {
+                Err(ResponseFault::OtherName)
+            } else {
+                self.name = Some(name.to_vec());
+                self.credentials(value, name)
+            }
         };
         match outcome {
             Ok(credentials) => {

@@ -49,6 +49,7 @@ impl Auth {
             algorithm: Algorithm::of(method)?,
             name: &config.name,
             identifier,
+            retries: config.retries,
             rechallenge: config.rechallenge,
             timing,
         };
