@@ -43,7 +43,7 @@ const PURE: [&str; 7] = [
 ];
 
 /// The order of stages made from `tests/tests`; others come after these, by name.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "vectors",
     "captures",
     "captured_peers",
@@ -59,6 +59,7 @@ const ORDER: [&str; 17] = [
     "capture",
     "laboratory",
     "linux_client",
+    "linux_mppe",
     "shutdown",
     "abuse",
 ];
@@ -88,7 +89,13 @@ struct Ended {
 pub fn run(args: &Args, root: &Path) -> Result<bool> {
     let console = Console::new(false);
     let began = Instant::now();
-    let wanted: Vec<needs::Need> = [needs::NAMESPACES, needs::GUESTS, needs::CAPTURES].concat();
+    let wanted: Vec<needs::Need> = [
+        needs::NAMESPACES,
+        needs::GUESTS,
+        needs::CAPTURES,
+        needs::LOSSES,
+    ]
+    .concat();
     needs::install(&wanted, &mut |line| console.line(line))?;
     if !needs::is_root() {
         // Asked for now, in the foreground; later nothing can ask.

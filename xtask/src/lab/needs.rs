@@ -36,6 +36,9 @@ pub const NAMESPACES: &[Need] = &[
     ),
 ];
 
+/// What loses packets on a bridge.
+pub const LOSSES: &[Need] = &[need("nftables", "nft", "lost packets")];
+
 /// What a guest with the stock client needs.
 pub const GUESTS: &[Need] = &[
     need(
