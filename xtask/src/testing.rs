@@ -32,23 +32,25 @@ pub struct Args {
 }
 
 /// Tests that touch nothing outside their process and may use both cores.
-const PURE: [&str; 7] = [
+const PURE: [&str; 8] = [
     "vectors",
     "captures",
     "captured_peers",
     "client_profiles",
     "attempts",
+    "other_servers",
     "world",
     "fuzz",
 ];
 
 /// The order of stages made from `tests/tests`; others come after these, by name.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "vectors",
     "captures",
     "captured_peers",
     "client_profiles",
     "attempts",
+    "other_servers",
     "world",
     "xdp_program",
     "ports",
@@ -187,6 +189,13 @@ fn stages(args: &Args, root: &Path) -> Result<Vec<Stage>> {
     stages.push(Stage {
         name: "unit".to_owned(),
         command: unit,
+        counts: true,
+    });
+    let mut helpers = cargo(root, &["test", "-p", "turnpike-tests", "--locked", "--lib"]);
+    environment(&mut helpers, args)?;
+    stages.push(Stage {
+        name: "helpers".to_owned(),
+        command: helpers,
         counts: true,
     });
     for name in tests(&root.join("tests/tests"))? {

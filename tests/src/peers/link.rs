@@ -12,6 +12,7 @@ use turnpike_protocol::wire::ppp::{Frame, Protocol};
 use super::profile::{Counting, Method, Mppe, Omission, Profile, octets};
 use super::secrets::{self, Keys};
 use super::{Outcome, Wish};
+use crate::concentrator::{PASSWORD, USER};
 
 const ACSCP: u16 = 0x8235;
 const MPPE: u8 = 18;
@@ -94,6 +95,9 @@ pub(super) struct Link<'a> {
     login_due: Option<Time>,
     keys: Option<Keys>,
     pub logged_in: bool,
+    /// Who it says it is, and with which password.
+    pub user: String,
+    pub password: String,
     /// What a Failure said.
     pub failure: Option<String>,
     pub up: Option<secrets::Mppe>,
@@ -128,6 +132,8 @@ impl<'a> Link<'a> {
             login_due: None,
             keys: None,
             logged_in: false,
+            user: USER.to_owned(),
+            password: PASSWORD.to_owned(),
             failure: None,
             up: None,
             down: None,
@@ -228,6 +234,28 @@ impl<'a> Link<'a> {
         self.echo_due = None;
     }
 
+    /// Begins anew what is open: LCP and all that follows, or one protocol.
+    pub fn renegotiate(&mut self, protocol: Protocol, now: Time) {
+        if protocol == Protocol::LCP {
+            self.start_over(now);
+            return;
+        }
+        if let Some(layer) = self.layers.get_mut(&protocol.0) {
+            (layer.agreed, layer.agreeing) = (false, false);
+        }
+        if protocol == Protocol::CCP {
+            (self.up, self.down) = (None, None);
+        }
+        self.ask(protocol, now);
+    }
+
+    /// A frame with this inside MPPE.
+    pub fn sealed(&mut self, plain: &[u8]) -> Vec<u8> {
+        let mut frame = self.header(Protocol::COMPRESSED);
+        frame.extend(self.up.as_mut().expect("keys").seal(plain));
+        frame
+    }
+
     /// An IP packet on its way up.
     pub fn carry(&mut self, packet: &[u8]) {
         match self.wish.mppe {
@@ -239,9 +267,7 @@ impl<'a> Link<'a> {
             Mppe::Keys { .. } => {
                 let mut plain = Protocol::IPV4.0.to_be_bytes().to_vec();
                 plain.extend(packet);
-                let sealed = self.up.as_mut().expect("keys").seal(&plain);
-                let mut frame = self.header(Protocol::COMPRESSED);
-                frame.extend(sealed);
+                let frame = self.sealed(&plain);
                 self.out.push_back(frame);
             }
         }

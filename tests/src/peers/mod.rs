@@ -13,12 +13,12 @@ pub mod table;
 use std::fmt::Write as _;
 
 use turnpike_controlplane::tunnel::Settings;
-use turnpike_protocol::mppe::Policy;
+use turnpike_protocol::mppe::{Allowed, Policy, Stateful, Strength, Strengths};
 
-pub use player::{End, Lost, Player, Said};
+pub use player::{CLIENT, End, Lost, Player, REMOTE, Said, udp};
 pub use profile::{Method, Mppe, Profile};
 
-use crate::concentrator;
+use crate::concentrator::{self, Concentrator};
 
 /// What did not hold, in words.
 pub type Outcome<T = ()> = Result<T, String>;
@@ -50,11 +50,32 @@ pub enum Obstacle {
 impl Wish {
     /// The server's settings.
     pub fn settings(self) -> Settings {
+        let (mppe, mppe_allowed) = match self.mppe {
+            Mppe::Clear => (Policy::Deny, Allowed::default()),
+            Mppe::Keys { bits, stateless } => {
+                let strength = match bits {
+                    40 => Strength::Bits40,
+                    56 => Strength::Bits56,
+                    _ => Strength::Bits128,
+                };
+                let stateful = if stateless {
+                    Stateful::Refuse
+                } else {
+                    Stateful::Ask
+                };
+                let strengths = Strengths::NONE.with(strength);
+                (
+                    Policy::Require,
+                    Allowed {
+                        strengths,
+                        stateful,
+                    },
+                )
+            }
+        };
         Settings {
-            mppe: match self.mppe {
-                Mppe::Clear => Policy::Deny,
-                Mppe::Keys { .. } => Policy::Require,
-            },
+            mppe,
+            mppe_allowed,
             ..concentrator::settings()
         }
     }
@@ -69,6 +90,9 @@ impl Wish {
         if !profile.login.methods.contains(&self.method) {
             return Some(Obstacle::Method);
         }
+        if self.method != Method::MsChapV2 {
+            return Some(Obstacle::Server);
+        }
         if let Mppe::Keys { bits, stateless } = self.mppe {
             if !profile.ccp.strengths.contains(&bits) {
                 return Some(Obstacle::Strength);
@@ -77,22 +101,24 @@ impl Wish {
                 return Some(Obstacle::Stateful);
             }
         }
-        let spoken = self.method == Method::MsChapV2 && self.is_offered();
-        (!spoken).then_some(Obstacle::Server)
-    }
-
-    /// Whether a server can be told to allow nothing but this encryption.
-    pub fn is_offered(self) -> bool {
-        [Mppe::Clear, Mppe::keys(128, true)].contains(&self.mppe)
+        None
     }
 }
 
-/// Plays a call of a client; the error has all that passed.
+/// Plays a call of a client with a server that allows nothing else; the error has all that passed.
 ///
 /// # Errors
 /// Says what did not hold.
 pub fn play(profile: &Profile, wish: Wish, lost: Lost) -> Outcome<End> {
-    let mut player = Player::new(profile, wish, lost);
+    play_with(wish.settings(), profile, wish, lost)
+}
+
+/// The same with a server of other settings.
+///
+/// # Errors
+/// Says what did not hold.
+pub fn play_with(settings: Settings, profile: &Profile, wish: Wish, lost: Lost) -> Outcome<End> {
+    let mut player = Player::with(Concentrator::new(settings), profile, wish, lost);
     player.play().map_err(|error| {
         let mut text = format!("{}, {wish:?}, {lost:?}: {error}\n", profile.name);
         let skipped = player.log.len().saturating_sub(120);

@@ -1,6 +1,7 @@
 //! A scripted client from its first octet of TCP to its last, against a real server in memory.
 
 mod control;
+mod data;
 
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -8,18 +9,20 @@ use core::time::Duration;
 use turnpike_controlplane::cause::Cause;
 use turnpike_protocol::gre::Seq;
 use turnpike_protocol::pptp::{Message, StopReason};
-use turnpike_protocol::wire::{gre, ipv4, ppp};
+use turnpike_protocol::wire::{gre, ppp};
 use turnpike_protocol::{CallId, Time};
 
 use super::link::Link;
 use super::profile::{Profile, Step};
 use super::{Outcome, Wish};
+pub use data::udp;
+
 use crate::concentrator::{Concentrator, DNS, Output};
 
 /// Where the client is.
-const CLIENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 77);
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 77);
 /// Whom it talks to through the tunnel.
-const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
+pub const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 80);
 
 /// Packets each way: enough for a change of keys in stateful MPPE.
 const PACKETS: u16 = 300;
@@ -98,6 +101,10 @@ pub struct Player<'a> {
     pub said: Vec<Said>,
     /// What the server said to others.
     pub others: Vec<Output>,
+    /// Control frames of the server, and when they came.
+    pub heard: Vec<(Time, Vec<u8>)>,
+    /// When the server closed the control connection.
+    pub closed_at: Option<Time>,
     steps: u32,
     /// Data moves: that is not for the log.
     moving: bool,
@@ -135,6 +142,8 @@ impl<'a> Player<'a> {
             log: Vec::new(),
             said: Vec::new(),
             others: Vec::new(),
+            heard: Vec::new(),
+            closed_at: None,
             steps: 0,
             moving: false,
         }
@@ -179,7 +188,8 @@ impl<'a> Player<'a> {
         Ok(End::Good { took, rejected })
     }
 
-    fn is_over(&self) -> bool {
+    /// Whether the server ended the call.
+    pub fn is_over(&self) -> bool {
         self.closed || self.cleared
     }
 
@@ -321,6 +331,7 @@ impl<'a> Player<'a> {
                     Output::Tcp(line, octets) if line == self.line => self.hear(&octets)?,
                     Output::Closed(line) if line == self.line => {
                         self.note("down TCP closed");
+                        self.closed_at = Some(self.server.now());
                         self.closed = true;
                     }
                     Output::Gre { to, packet } if to == CLIENT => self.hear_gre(&packet)?,
@@ -391,7 +402,10 @@ impl<'a> Player<'a> {
         let now = self.server.now();
         let header = gre::Packet::parse(packet).map_err(|fault| format!("GRE: {fault:?}"))?;
         if header.call_id != CallId(self.profile.control.call_id) {
-            return Err(format!("GRE for the call {:?}", header.call_id));
+            // Of a call that this client had before it crashed.
+            let packet = packet.to_vec();
+            self.others.push(Output::Gre { to: CLIENT, packet });
+            return Ok(());
         }
         if packet.len() != header.header_len + header.payload_len {
             return Err("GRE of another length".to_owned());
@@ -420,51 +434,11 @@ impl<'a> Player<'a> {
         let delay = Duration::from_millis(self.profile.gre.ack_delay);
         self.ack_due.get_or_insert(now + delay);
         let frame = &packet[header.payload_range()];
+        if ppp::Frame::parse(frame).is_ok_and(|frame| !frame.protocol.is_data()) {
+            self.heard.push((now, frame.to_vec()));
+        }
         if let Some(data) = self.link.hear(frame, now)? {
             self.downward.push(data);
-        }
-        Ok(())
-    }
-
-    // Data.
-
-    /// So many packets each way, all of which arrive as they are.
-    ///
-    /// # Errors
-    /// Says which do not.
-    pub fn move_data(&mut self, packets: u16) -> Outcome {
-        let address = self.link.address().map(Ipv4Addr::from).ok_or("nowhere")?;
-        self.upward.clear();
-        self.downward.clear();
-        self.moving = true;
-        let (mut up, mut down) = (Vec::new(), Vec::new());
-        for n in 0..packets {
-            let packet = udp(address, REMOTE, n);
-            self.link.carry(&packet);
-            up.push(packet);
-            let packet = udp(REMOTE, address, n);
-            self.server.from_linux(&packet);
-            down.push(packet);
-            self.until(self.server.now() + Duration::from_millis(7), |_| false)?;
-        }
-        self.until(self.server.now() + Duration::from_secs(1), |_| false)?;
-        self.moving = false;
-        for (what, sent, came) in [("up", up, &self.upward), ("down", down, &self.downward)] {
-            // A packet that was lost is not sent again.
-            let missing = sent.len().saturating_sub(came.len());
-            let whole = match self.lost {
-                Lost::Nothing => sent == *came,
-                _ => missing <= 1 && came.iter().all(|packet| sent.contains(packet)),
-            };
-            if !whole {
-                let right = sent.iter().zip(came).filter(|(a, b)| a == b).count();
-                return Err(format!(
-                    "of {} packets {what} {} came, {right} of them right; drops: {:?}",
-                    sent.len(),
-                    came.len(),
-                    self.server.drops()
-                ));
-            }
         }
         Ok(())
     }
@@ -529,28 +503,6 @@ impl<'a> Player<'a> {
         }
         Ok(())
     }
-}
-
-fn udp(source: Ipv4Addr, destination: Ipv4Addr, number: u16) -> Vec<u8> {
-    let text = format!("packet {number:05} of those that must arrive as they are");
-    let length = 8 + text.len() as u16;
-    let mut packet = ipv4::Header {
-        source,
-        destination,
-        protocol: ipv4::UDP,
-        ttl: 64,
-        traffic_class: 0,
-        ident: number,
-        dont_fragment: true,
-        payload_len: length,
-    }
-    .to_bytes()
-    .to_vec();
-    packet.extend([0x1b, 0x58, 0x1b, 0x59]);
-    packet.extend(length.to_be_bytes());
-    packet.extend([0, 0]);
-    packet.extend(text.as_bytes());
-    packet
 }
 
 fn hex(octets: &[u8]) -> String {

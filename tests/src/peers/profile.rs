@@ -269,19 +269,31 @@ impl Profile {
             "routeros",
             "yamaha-rtx",
         ];
-        NAMES.iter().map(|name| Self::load(name)).collect()
+        NAMES.iter().map(|name| Self::changed(name, &[])).collect()
     }
 
-    fn load(name: &str) -> Self {
+    /// The client of this file, with other values for some of its keys (`lcp.echo`, for example).
+    ///
+    /// # Panics
+    /// As [`Self::all`]; a key is not there.
+    pub fn changed(name: &str, changes: &[(&str, toml::Value)]) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("peers")
             .join(name)
             .with_extension("toml");
         let text = std::fs::read_to_string(&path)
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let profile: Self =
+        let mut table: toml::Table =
             toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let table: toml::Table = toml::from_str(&text).expect("it is TOML");
+        for (key, value) in changes {
+            let (section, key) = key.split_once('.').expect("a key in a section");
+            let place = table.get_mut(section).and_then(|it| it.get_mut(key));
+            *place.unwrap_or_else(|| panic!("{name}: {key} is not there")) = value.clone();
+        }
+        let profile: Self = table
+            .clone()
+            .try_into()
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         for (key, reason) in &profile.assumed {
             let mut place = Some(toml::Value::Table(table.clone()));
             for part in key.split('.') {

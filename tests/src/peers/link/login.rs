@@ -8,7 +8,6 @@ use super::super::Outcome;
 use super::super::profile::Method;
 use super::super::secrets::{self, Keys};
 use super::Link;
-use crate::concentrator::{PASSWORD, USER};
 
 impl Link<'_> {
     pub(super) fn login_protocol(&self) -> Protocol {
@@ -20,8 +19,8 @@ impl Link<'_> {
 
     fn name(&self) -> Vec<u8> {
         match self.profile.login.domain.as_str() {
-            "" => USER.as_bytes().to_vec(),
-            domain => format!("{domain}\\{USER}").into_bytes(),
+            "" => self.user.as_bytes().to_vec(),
+            domain => format!("{domain}\\{}", self.user).into_bytes(),
         }
     }
 
@@ -41,8 +40,8 @@ impl Link<'_> {
         let name = self.name();
         let mut data = vec![u8::try_from(name.len()).expect("a short name")];
         data.extend(name);
-        data.push(u8::try_from(PASSWORD.len()).expect("a short password"));
-        data.extend(PASSWORD.as_bytes());
+        data.push(u8::try_from(self.password.len()).expect("a short password"));
+        data.extend(self.password.as_bytes());
         let identifier = self.next_identifier(Protocol::PAP);
         self.log_in(1, identifier, &data, now);
     }
@@ -84,15 +83,15 @@ impl Link<'_> {
     fn respond(&mut self, packet: &Packet<'_>, now: Time) -> Outcome {
         let (length, rest) = packet.data.split_first().ok_or("an empty Challenge")?;
         let value = rest.get(..usize::from(*length)).ok_or("half a Challenge")?;
-        let nt_hash = secrets::nt_hash(PASSWORD);
+        let nt_hash = secrets::nt_hash(&self.password);
         let mut data = Vec::new();
         match self.terms.method {
             Some(Method::ChapMd5) => {
-                data.extend(secrets::chap_md5(packet.identifier, PASSWORD, value));
+                data.extend(secrets::chap_md5(packet.identifier, &self.password, value));
             }
             Some(Method::MsChapV1) => {
                 let challenge = value.try_into().map_err(|_| "not eight octets")?;
-                let lm_hash = secrets::lm_hash(PASSWORD);
+                let lm_hash = secrets::lm_hash(&self.password);
                 data.extend(secrets::challenge_response(&challenge, &lm_hash));
                 data.extend(secrets::challenge_response(&challenge, &nt_hash));
                 data.push(1);
@@ -105,7 +104,7 @@ impl Link<'_> {
             _ => {
                 let challenge = value.try_into().map_err(|_| "not sixteen octets")?;
                 let peer = *b"the peer's part.";
-                let hash = secrets::challenge_hash(&peer, &challenge, USER.as_bytes());
+                let hash = secrets::challenge_hash(&peer, &challenge, self.user.as_bytes());
                 let nt_response = secrets::challenge_response(&hash, &nt_hash);
                 data.extend(peer);
                 data.extend([0; 8]);
