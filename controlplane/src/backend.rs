@@ -66,6 +66,8 @@ impl Operator {
             client: call.peer,
             local: call.local,
             address: snapshot.address,
+            ipv6_prefix: snapshot.ipv6.map(|grant| grant.prefix),
+            ipv6_delegated: snapshot.ipv6.and_then(|grant| grant.delegated),
             worker: self.owners.owner(call.id).0,
             port: port.to_owned(),
             xdp_mode: xdp_mode.to_owned(),

@@ -42,6 +42,10 @@ pub struct Counts {
     /// Questions by DHCP inside calls that were answered.
     pub informed: Count,
     uninformed: [Count; inform::Fault::ALL.len()],
+    /// Calls in which IPv6 came up.
+    pub ipv6_up: Count,
+    /// Logins that got no IPv6 because all prefixes were in use.
+    pub ipv6_exhausted: Count,
     ended: EndedBy,
 }
 
@@ -87,6 +91,8 @@ impl Counts {
             ("logins_failed", &self.login_failed),
             ("calls_up", &self.up),
             ("dhcp_informs_answered", &self.informed),
+            ("ipv6_up", &self.ipv6_up),
+            ("ipv6_prefixes_exhausted", &self.ipv6_exhausted),
         ]
         .into_iter()
         .map(|(name, count)| (name.to_owned(), count.get()))

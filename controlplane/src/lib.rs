@@ -21,6 +21,7 @@ pub mod log;
 pub mod neighbours;
 pub mod pcapng;
 pub mod pool;
+pub mod prefixes;
 pub mod rivals;
 pub mod server;
 pub mod sessions;

@@ -277,6 +277,7 @@ mod tests {
             since: Time::ZERO,
             user: None,
             address: None,
+            ipv6: None,
             link: None,
         }
     }

@@ -110,6 +110,8 @@ impl Backend for OneCall {
             client: [192, 0, 2, 7].into(),
             local: [192, 0, 2, 1].into(),
             address: Some([10, 20, 0, 10].into()),
+            ipv6_prefix: None,
+            ipv6_delegated: None,
             worker: 0,
             port: "eth0".to_owned(),
             xdp_mode: "native".to_owned(),

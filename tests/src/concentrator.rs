@@ -366,6 +366,7 @@ impl Concentrator {
                 self.lines[at].tunnel.verdict(call, verdict, self.now);
             }
             Action::Choose { call, .. } => self.lines[at].tunnel.chosen(call, None, self.now),
+            Action::Release6(_) => panic!("no login was given IPv6"),
             Action::Release(address) => {
                 self.addresses.retain(|_, held| *held != address);
                 self.free.push_back(address);

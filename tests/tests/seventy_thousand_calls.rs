@@ -289,7 +289,10 @@ impl World {
                 self.calls.free(ended.call, self.now);
                 self.ended += 1;
             }
-            Action::Bound { .. } | Action::Choose { .. } | Action::Release(_) => panic!("not here"),
+            Action::Bound { .. }
+            | Action::Choose { .. }
+            | Action::Release(_)
+            | Action::Release6(_) => panic!("not here"),
             Action::Notice(_) | Action::Close => {}
         }
     }

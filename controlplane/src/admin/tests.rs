@@ -29,6 +29,8 @@ fn session(call_id: u16, user: &str) -> Session {
         client: "192.0.2.7".parse().unwrap(),
         local: "192.0.2.1".parse().unwrap(),
         address: Some("10.20.0.10".parse().unwrap()),
+        ipv6_prefix: Some("2001:db8:1:7::/64".parse().unwrap()),
+        ipv6_delegated: None,
         worker: 0,
         port: "eth0".to_owned(),
         xdp_mode: "native".to_owned(),

@@ -79,6 +79,7 @@ pub fn sessions_text(sessions: &[Session]) -> String {
         "USER",
         "CLIENT",
         "ADDRESS",
+        "IPV6",
         "STATE",
         "UP",
         "MPPE in/out",
@@ -95,6 +96,7 @@ pub fn sessions_text(sessions: &[Session]) -> String {
             or_dash(session.user.as_deref()),
             session.client.to_string(),
             or_dash(session.address),
+            or_dash(session.ipv6_prefix),
             session.state.clone(),
             duration(session.up_seconds),
             format!(

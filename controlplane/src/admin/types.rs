@@ -3,6 +3,7 @@
 use core::net::Ipv4Addr;
 use std::collections::BTreeMap;
 
+use ipnet::Ipv6Net;
 use serde::{Deserialize, Serialize};
 pub use turnpike_dataplane::api::{CallCounters, Mppe, Port};
 
@@ -66,6 +67,10 @@ pub struct Session {
     pub local: Ipv4Addr,
     /// The client's inner address, once given.
     pub address: Option<Ipv4Addr>,
+    /// The IPv6 prefix of the call's link, once IPv6 can flow.
+    pub ipv6_prefix: Option<Ipv6Net>,
+    /// The IPv6 prefix that is kept for the client's own network.
+    pub ipv6_delegated: Option<Ipv6Net>,
     /// The worker that owns the call.
     pub worker: u8,
     /// The interface of the access port.

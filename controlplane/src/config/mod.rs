@@ -7,6 +7,7 @@
 mod auth;
 mod finding;
 mod inform;
+mod ipv6;
 mod load;
 mod log;
 mod login;
@@ -18,12 +19,12 @@ mod roster;
 mod users;
 
 use core::fmt;
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 use core::ops::Deref;
 use core::time::Duration;
 use std::path::PathBuf;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use turnpike_dataplane::api::SourceCheck;
 use turnpike_dataplane::worker::Reordering;
 use turnpike_protocol::mppe::{Allowed, Policy};
@@ -213,6 +214,41 @@ pub struct Network {
     /// The prefixes that hold the pool and all fixed addresses of the configuration file, as few as cover exactly
     /// these: for XDP, for Linux' routes, and for `Command::Pool`.
     pub prefixes: Vec<Ipv4Net>,
+    /// IPv6 inside the tunnel, if there is any.
+    pub ipv6: Option<Ipv6>,
+}
+
+/// IPv6 inside the tunnel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ipv6 {
+    /// What each call's link gets 64 bits of. The first 64 bits are ours.
+    pub pool: Ipv6Net,
+    /// What clients are delegated prefixes from; apart from `pool`.
+    pub delegated: Option<Delegated>,
+    /// Name servers that clients are told; the second is set only when the first is.
+    pub dns: [Option<Ipv6Addr>; 2],
+}
+
+impl Ipv6 {
+    /// Our inner address, which Linux has: errors about inner packets come from it.
+    pub fn server_address(&self) -> Ipv6Addr {
+        Ipv6Addr::from_bits(self.pool.network().to_bits() | 1)
+    }
+
+    /// All prefixes that clients may have: for XDP, for Linux' routes, and for `Command::Pool6`.
+    pub fn prefixes(&self) -> impl Iterator<Item = Ipv6Net> + use<> {
+        let delegated = self.delegated.map(|delegated| delegated.pool);
+        [Some(self.pool), delegated].into_iter().flatten()
+    }
+}
+
+/// What clients are delegated prefixes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Delegated {
+    /// All of it.
+    pub pool: Ipv6Net,
+    /// Length of each client's prefix, in bits: at least the pool's, at most 64.
+    pub length: u8,
 }
 
 impl Network {

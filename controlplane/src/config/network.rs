@@ -6,6 +6,7 @@ use ipnet::{Ipv4Net, Ipv4Subnets};
 
 use super::Network;
 use super::inform::{fits, told};
+use super::ipv6::ipv6_of;
 use super::parse::{MAX_ADDRESSES, MTU, must};
 use super::read::{At, Reader, Section};
 use crate::aaa::Users;
@@ -92,6 +93,10 @@ pub(super) fn network_of(
         "write 1400, which fits almost every path, or at most 1456: 1500 less the headers of the tunnel (IPv4 20, GRE 16, PPP and MPPE 8)",
     );
     let told = told(reader, &mut section);
+    let mtu = mtu
+        .and_then(|mtu| u16::try_from(mtu.value).ok())
+        .unwrap_or(1400);
+    let ipv6 = ipv6_of(reader, &mut section, mtu);
     section.finish(reader);
 
     let (pool, prefixes) = pool_of(reader, pool?);
@@ -122,10 +127,9 @@ pub(super) fn network_of(
         nbns,
         domain: told.domain.clone(),
         routes: told.routes.iter().map(|route| route.value).collect(),
-        mtu: mtu
-            .and_then(|mtu| u16::try_from(mtu.value).ok())
-            .unwrap_or(1400),
+        mtu,
         prefixes,
+        ipv6,
     };
     fits(reader, &network, &told);
     Some(NetworkAt {

@@ -1,6 +1,7 @@
 //! What is read, and how every kind of fault is told.
 
 mod inform;
+mod ipv6;
 mod login;
 mod users;
 

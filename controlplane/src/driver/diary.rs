@@ -96,6 +96,19 @@ pub(super) fn notice(notice: &Notice, counts: &Counts) {
                 Some(fault) => debug!(call = call.id.0, "{fault}"),
             }
         }
+        Notice::Ipv6Up {
+            call,
+            prefix,
+            delegated,
+        } => {
+            counts.ipv6_up.add();
+            info!(
+                call = call.id.0,
+                %prefix,
+                delegated = delegated.map(|prefix| prefix.to_string()),
+                "IPv6 up"
+            );
+        }
         Notice::Over(cause) => {
             info!(
                 cause = cause.name(),

@@ -38,6 +38,7 @@ impl Driver {
                 .authenticate(&credentials, local_time())
                 .map_err(refusal)?,
         };
+        // Challenged again in mid-call: what was given stays.
         let address = match holds {
             Some(address) => address,
             None => self.admit(call, &admission).await.map_err(Refusal::new)?,
@@ -53,7 +54,7 @@ impl Driver {
             server_address,
             dns,
             nbns,
-            ipv6: None,
+            ipv6: holds.is_none().then(|| self.prefixes()).flatten(),
         })
     }
 

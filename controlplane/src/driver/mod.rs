@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, debug, info, info_span, warn};
 use turnpike_dataplane::api::{CallRef, Command};
 use turnpike_protocol::Time;
+use turnpike_protocol::ppp::Ipv6Grant;
 
 use crate::aaa::{Addresses, Store};
 use crate::applicants::{Applicant, Applicants};
@@ -25,6 +26,7 @@ use crate::counts::Counts;
 use crate::listener::Ticket;
 use crate::neighbours::Lookups;
 use crate::pool::{Pool, Range};
+use crate::prefixes::Prefixes;
 use crate::rivals::{Rivals, SameUser};
 use crate::sessions::{Order, Sessions};
 use crate::switchboard::{Inbox, Mail, Switchboard};
@@ -126,6 +128,8 @@ pub struct Shared {
     pub pool: Mutex<Pool>,
     /// Those of the pool that clients may ask for.
     pub choices: Vec<Range>,
+    /// IPv6 prefixes; `None`: there is no IPv6 inside calls.
+    pub prefixes: Option<Mutex<Prefixes>>,
     /// The workers.
     pub switchboard: Switchboard,
     /// Next hops.
@@ -394,6 +398,7 @@ impl Driver {
                 Action::Release(address) => {
                     lock(&self.shared.pool).release(address);
                 }
+                Action::Release6(grant) => self.release6(&grant),
                 Action::Ended(ended) => self.free(&ended),
                 Action::Close => {
                     self.closing = Some(Instant::now() + LINGER);
@@ -453,6 +458,22 @@ impl Driver {
         Ok(Placement { call, via, seed })
     }
 
+    /// The prefixes of one more call. One that gets none does without IPv6.
+    fn prefixes(&self) -> Option<Ipv6Grant> {
+        let prefixes = self.shared.prefixes.as_ref()?;
+        let grant = lock(prefixes).grant();
+        if grant.is_none() {
+            self.shared.counts.ipv6_exhausted.add();
+        }
+        grant
+    }
+
+    fn release6(&self, grant: &Ipv6Grant) {
+        if let Some(prefixes) = &self.shared.prefixes {
+            lock(prefixes).release(grant);
+        }
+    }
+
     fn free(&mut self, ended: &Ended) {
         self.ways.retain(|way| {
             let ours = way.call == ended.call;
@@ -464,6 +485,9 @@ impl Driver {
         self.applicants.retain(|(call, _)| *call != ended.call);
         if let Some(address) = ended.address {
             lock(&self.shared.pool).release(address);
+        }
+        if let Some(grant) = &ended.ipv6 {
+            self.release6(grant);
         }
         // After its address is back: somebody may wait for that.
         self.withdraw(ended.call);

@@ -12,7 +12,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -39,6 +39,7 @@ use crate::listener::{Connections, Limits};
 use crate::lock::{self, Lock};
 use crate::neighbours::{Follower, Interests, Lookups};
 use crate::pool::{Pool, Range};
+use crate::prefixes::Prefixes;
 use crate::rivals::Rivals;
 use crate::sessions::Sessions;
 use crate::switchboard::{Stopped, Switchboard};
@@ -196,6 +197,14 @@ impl Running {
             switchboard.send(Command::Pool { prefix }).await?;
             lock(&ports).pool_add(prefix)?;
         }
+        if let Some(ipv6) = &config.network.ipv6 {
+            for prefix in ipv6.prefixes() {
+                switchboard.send(Command::Pool6 { prefix }).await?;
+                lock(&ports).pool_add(prefix)?;
+            }
+            lock(&ports).address_add(Ipv6Net::from(ipv6.server_address()))?;
+            forwarding_hint();
+        }
 
         let index = |port| lock(&ports).index(port);
         let access = index(Port::Access).unwrap_or_default();
@@ -234,6 +243,11 @@ impl Running {
             retry: config.auth.retry,
             applicants: Applicants::new(config.limits.unauthenticated_per_source),
             pool: Mutex::new(pool(config)),
+            prefixes: config
+                .network
+                .ipv6
+                .as_ref()
+                .map(|ipv6| Mutex::new(Prefixes::new(ipv6))),
             switchboard: switchboard.clone(),
             paths: Paths::Linux(Lookups::new(access).map_err(netlink())?),
             sessions: Sessions::default(),
@@ -462,11 +476,12 @@ fn worker_config(config: &Config, id: WorkerId, owners: &Owners, ports: &Ports) 
         owners: owners.clone(),
         calls: own,
         routes: calls,
-        routes6: 0,
+        // A link and a delegated prefix for each.
+        routes6: config.network.ipv6.map_or(0, |_| 2 * calls),
         ports: Port::ALL.map(|port| ports.info(port)),
         host_peer_mac: ports.host_peer_mac(),
         server_address: Some(config.network.server_address),
-        server_address6: None,
+        server_address6: config.network.ipv6.map(|ipv6| ipv6.server_address()),
         source_check: config.access.source_check,
         acks: AckSettings::default(),
         reordering: config.gre.reordering,
@@ -484,6 +499,17 @@ fn settings(config: &Config) -> Settings {
         echo_interval: config.limits.echo_interval,
         calls: CALLS_PER_CONNECTION,
         inform: Some(Arc::new(config.network.inform())),
+    }
+}
+
+/// Linux forwards the versions of IP one by one.
+fn forwarding_hint() {
+    let setting = std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/forwarding");
+    if setting.is_ok_and(|text| text.trim() == "0") {
+        warn!(
+            "net.ipv6.conf.all.forwarding is 0: Linux forwards no IPv6 between clients and the network; \
+             `sysctl net.ipv6.conf.all.forwarding=1` changes that"
+        );
     }
 }
 

@@ -3,9 +3,10 @@
 use core::net::Ipv4Addr;
 use core::time::Duration;
 
+use ipnet::Ipv6Net;
 use turnpike_dataplane::api::{CallCounters, CallRef, Command, Encryption, Mppe};
 use turnpike_protocol::CallId;
-use turnpike_protocol::ppp::Credentials;
+use turnpike_protocol::ppp::{Credentials, Ipv6Grant};
 use turnpike_protocol::pptp::PeerInfo;
 
 use crate::cause::Cause;
@@ -25,8 +26,8 @@ pub enum Action {
         /// The id the client chose.
         peer_id: CallId,
     },
-    /// Tell the workers. [`Command::Route`] and [`Command::Unroute`] go to every worker, all others to the owner of
-    /// the call.
+    /// Tell the workers. [`Command::Route`], [`Command::Unroute`] and those of IPv6 go to every worker, all others to
+    /// the owner of the call.
     Data(Command),
     /// Judge a login; answer with [`Tunnel::verdict`](super::Tunnel::verdict).
     Authenticate {
@@ -57,6 +58,8 @@ pub enum Action {
     },
     /// The call goes on without this inner address: LCP was negotiated anew, and the next login gets one of its own.
     Release(Ipv4Addr),
+    /// Likewise without these prefixes.
+    Release6(Ipv6Grant),
     /// Something an operator wants to know.
     Notice(Notice),
     /// A call that was placed is over, and the workers have forgotten it: its id and its address are free. Comes
@@ -79,6 +82,8 @@ pub struct Ended {
     pub user: Option<String>,
     /// The client's inner address, when it had been given one.
     pub address: Option<Ipv4Addr>,
+    /// The prefixes that it had been given.
+    pub ipv6: Option<Ipv6Grant>,
     /// How long data could flow since it first could.
     pub up: Option<Duration>,
 }
@@ -127,6 +132,15 @@ pub enum Notice {
         call: CallRef,
         /// Why it got no answer, if so.
         fault: Option<inform::Fault>,
+    },
+    /// IPv6 can flow.
+    Ipv6Up {
+        /// The call.
+        call: CallRef,
+        /// The prefix of its link.
+        prefix: Ipv6Net,
+        /// What is kept for the client's own network.
+        delegated: Option<Ipv6Net>,
     },
     /// The control connection is over, and why.
     Over(Cause),

@@ -10,12 +10,13 @@ use turnpike_dataplane::api::{
 };
 use turnpike_protocol::mppe::Policy;
 use turnpike_protocol::ppp::{
-    self, CloseReason, End, Grant, Link, LinkInfo, MppeRefusal, PhaseName, ServerLink, Terms,
-    Timing, Verdict,
+    self, CloseReason, End, Grant, Link, MppeRefusal, PhaseName, ServerLink, Terms, Timing, Verdict,
 };
 use turnpike_protocol::{CallId, Time};
 
 use super::action::{Action, Ended, Notice};
+use super::ipv6::Link6;
+use super::snapshot::{Snapshot, Stage};
 use super::{Placement, Refusal, Settings};
 use crate::aaa::printable;
 use crate::cause::Cause;
@@ -27,53 +28,6 @@ const COURTESY: Duration = Duration::from_millis(100);
 
 /// How often a client may mend a wrong name or password in one call, where the verdict lets it at all.
 const RETRIES: u8 = 3;
-
-/// How far a call has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stage {
-    /// LCP.
-    Establishing,
-    /// The client proves who it is.
-    Authenticating,
-    /// CCP and IPCP.
-    Network,
-    /// Data can flow.
-    Up,
-    /// Saying goodbye, or waiting for the worker to forget the call.
-    Ending,
-}
-
-impl Stage {
-    /// Its name for operators.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Establishing => "establishing",
-            Self::Authenticating => "authenticating",
-            Self::Network => "network",
-            Self::Up => "up",
-            Self::Ending => "ending",
-        }
-    }
-}
-
-/// What can be told about a call.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Snapshot {
-    /// The call.
-    pub call: CallRef,
-    /// The id the client chose.
-    pub peer_id: CallId,
-    /// How far it has come.
-    pub stage: Stage,
-    /// When it was placed.
-    pub since: Time,
-    /// The user, once accepted.
-    pub user: Option<String>,
-    /// The client's inner address, once accepted.
-    pub address: Option<Ipv4Addr>,
-    /// What PPP has agreed; `None` once the call is being forgotten.
-    pub link: Option<LinkInfo>,
-}
 
 pub(super) struct Call {
     peer_id: CallId,
@@ -112,6 +66,9 @@ struct Live {
     route: Option<Ipv4Addr>,
     /// Octets of the largest packet that we may send into the call.
     mtu: u16,
+    ipv6: Option<Link6>,
+    /// Tells the times of its router from those of others.
+    jitter: u64,
     up_since: Option<Time>,
     /// It has come up for the first time, and the control connection does not know it yet.
     tell_up: bool,
@@ -194,6 +151,10 @@ impl Call {
             address: None,
             route: None,
             mtu: 0,
+            ipv6: None,
+            jitter: seed.iter().fold(0, |jitter: u64, octet| {
+                jitter.rotate_left(8) ^ u64::from(*octet)
+            }),
             up_since: None,
             tell_up: false,
             applicant: String::new(),
@@ -240,6 +201,16 @@ impl Call {
         }
     }
 
+    /// The same by IPv6.
+    pub(super) fn inner6(&mut self, packet: &[u8], now: Time) {
+        if let State::Live(Live {
+            ipv6: Some(ipv6), ..
+        }) = &mut self.state
+        {
+            ipv6.receive(packet, now);
+        }
+    }
+
     pub(super) fn verdict(
         &mut self,
         verdict: Result<Grant, Refusal>,
@@ -254,6 +225,10 @@ impl Call {
                 live.refused = None;
                 live.user = Some(std::mem::take(&mut live.applicant));
                 live.address = Some(grant.address);
+                // None with a login that is only repeated in mid-call.
+                if let Some(grant) = grant.ipv6 {
+                    live.ipv6 = Some(Link6::new(grant, live.jitter));
+                }
                 live.link.verdict(Verdict::Accept(grant), now);
             }
             Err(Refusal {
@@ -318,7 +293,8 @@ impl Call {
         match &self.state {
             State::Live(live) => {
                 let link = live.begin_at.or_else(|| live.link.deadline());
-                link.into_iter().chain(live.hear_by).min()
+                let ipv6 = live.ipv6.as_ref().and_then(Link6::deadline);
+                link.into_iter().chain(live.hear_by).chain(ipv6).min()
             }
             State::Placing | State::Closing { .. } => None,
         }
@@ -333,6 +309,9 @@ impl Call {
         }
         if live.link.deadline().is_some_and(|at| at <= now) {
             live.link.handle_timeout(now);
+        }
+        if let Some(ipv6) = &mut live.ipv6 {
+            ipv6.handle_timeout(now);
         }
     }
 
@@ -384,6 +363,10 @@ impl Call {
                     if let Some(address) = live.address.take() {
                         actions.push_back(Action::Release(address));
                     }
+                    if let Some(mut ipv6) = live.ipv6.take() {
+                        ipv6.unroute(actions);
+                        actions.push_back(Action::Release6(ipv6.grant()));
+                    }
                     live.user = None;
                     live.refused = None;
                     live.applicant = printable(credentials.name());
@@ -399,10 +382,21 @@ impl Call {
                 },
                 ppp::Action::Up(terms) => live.up(&terms, now, actions),
                 ppp::Action::Hold => actions.push_back(Action::Data(Command::Hold { call })),
-                // No login is granted IPv6.
-                ppp::Action::Up6(_) | ppp::Action::Hold6 => {}
+                ppp::Action::Up6(terms) => {
+                    if let Some(ipv6) = &mut live.ipv6 {
+                        ipv6.up(call, &terms, now, actions);
+                    }
+                }
+                ppp::Action::Hold6 => {
+                    if let Some(ipv6) = &mut live.ipv6 {
+                        ipv6.hold(call, actions);
+                    }
+                }
                 ppp::Action::Finished(end) => return Some(live.cause_of(&end)),
             }
+        }
+        if let Some(ipv6) = &mut live.ipv6 {
+            ipv6.pump(call, actions);
         }
         None
     }
@@ -432,6 +426,9 @@ impl Call {
                 prefix: Ipv4Net::from(address),
             }));
         }
+        if let Some(ipv6) = &mut live.ipv6 {
+            ipv6.unroute(actions);
+        }
         let call = live.call;
         actions.push_back(Action::Data(Command::Close { call }));
         let ended = Ended {
@@ -440,6 +437,7 @@ impl Call {
             counters: CallCounters::default(),
             user: live.user.take(),
             address: live.address,
+            ipv6: live.ipv6.as_ref().map(Link6::grant),
             up: live.up_since.map(|since| now.since(since)),
         };
         let since = live.since;
@@ -474,6 +472,11 @@ impl Call {
                     since: live.since,
                     user: live.user.clone(),
                     address: live.address,
+                    ipv6: live
+                        .ipv6
+                        .as_ref()
+                        .filter(|_| link.ipv6.is_some())
+                        .map(Link6::grant),
                     link: Some(link),
                 })
             }
@@ -484,6 +487,7 @@ impl Call {
                 since: *since,
                 user: ended.user.clone(),
                 address: ended.address,
+                ipv6: None,
                 link: None,
             }),
         }

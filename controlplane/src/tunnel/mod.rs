@@ -12,6 +12,8 @@
 
 mod action;
 mod call;
+mod ipv6;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -35,7 +37,7 @@ use crate::inform::Inform;
 
 pub use action::{Action, Ended, Notice};
 use call::Call;
-pub use call::{Snapshot, Stage};
+pub use snapshot::{Snapshot, Stage};
 
 /// What all tunnels of a server have in common.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -175,8 +177,12 @@ impl Tunnel {
                     ..
                 } = self;
                 let asked = calls.iter_mut().find(|other| other.name() == Some(call));
-                if let (Some(call), Some(inform)) = (asked, &settings.inform) {
-                    call.inner(&packet, inform, actions);
+                match (asked, &settings.inform) {
+                    (Some(call), _) if packet.first().is_some_and(|octet| octet >> 4 == 6) => {
+                        call.inner6(&packet, now);
+                    }
+                    (Some(call), Some(inform)) => call.inner(&packet, inform, actions),
+                    _ => {}
                 }
             }
             Event::Garbled { call } => {
@@ -218,6 +224,7 @@ impl Tunnel {
                     counters: Default::default(),
                     user: None,
                     address: None,
+                    ipv6: None,
                     up: None,
                 };
                 self.actions.push_back(Action::Ended(ended));

@@ -158,6 +158,7 @@ impl Rig {
             users: Arc::new(users),
             retry: true,
             applicants: Applicants::new(UNAUTHENTICATED),
+            prefixes: None,
             pool: Mutex::new(Pool::new(&[pool], [])),
             switchboard,
             paths: Paths::OnLink,

@@ -166,6 +166,9 @@ impl World {
                 self.plan(later, Happening::Judge(at, call, credentials));
             }
             tunnel::Action::Notice(_) => {}
+            tunnel::Action::Release6(_) => {
+                return Err("prefixes came back that nobody was given".to_owned());
+            }
             tunnel::Action::Release(address) => {
                 let holder = self.addresses.iter().find(|(_, held)| **held == address);
                 let call = *holder.ok_or("an address that nobody has is given back")?.0;

@@ -1,14 +1,16 @@
 //! The tunnel against the client role of the protocol crate, without a worker: frames go straight across.
 
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 use core::time::Duration;
 use std::collections::VecDeque;
 
+use ipnet::Ipv6Net;
 use turnpike_dataplane::api::{CallCounters, CallRef, Command, Event, FrameBytes};
 use turnpike_protocol::mppe::{Allowed, Direction, Policy};
 use turnpike_protocol::mschap::{NtHash, Password};
-use turnpike_protocol::ppp::{self, ClientLink, CloseReason, Grant, Link};
+use turnpike_protocol::ppp::{self, ClientLink, CloseReason, Grant, Ipv6Grant, Link};
 use turnpike_protocol::pptp::{Caller, CallerAction, CallerConfig, Message, Text};
+use turnpike_protocol::wire;
 use turnpike_protocol::wire::ppp::Frame;
 use turnpike_protocol::{CallId, Time};
 
@@ -16,6 +18,7 @@ use super::*;
 
 mod ends;
 mod inform;
+mod ipv6;
 mod logins;
 mod set_up;
 
@@ -26,6 +29,18 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 9);
 /// What a client may ask for instead.
 const CHOSEN: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 77);
 const PASSWORD: &str = "correct horse";
+
+/// 2001:db8:1:7::/64 and 2001:db8:d:700::/56.
+const GRANT6: Ipv6Grant = Ipv6Grant {
+    server_identifier: 1,
+    client_identifier: 8,
+    prefix: Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 1, 7, 0, 0, 0, 0), 64),
+    delegated: Some(Ipv6Net::new_assert(
+        Ipv6Addr::new(0x2001, 0xdb8, 0xd, 0x700, 0, 0, 0, 0),
+        56,
+    )),
+    dns: [None; 2],
+};
 
 fn settings() -> Settings {
     Settings {
@@ -55,6 +70,9 @@ struct World {
     address: Ipv4Addr,
     mppe: Policy,
     mppe_allowed: Allowed,
+    /// Whether logins are given IPv6, and whether the client wants it.
+    ipv6: bool,
+    client_ipv6: bool,
     /// What the tunnel did, in its order.
     did: Vec<String>,
     ended: Vec<Ended>,
@@ -95,6 +113,8 @@ impl World {
             address: Ipv4Addr::UNSPECIFIED,
             mppe: Policy::Require,
             mppe_allowed: Allowed::default(),
+            ipv6: false,
+            client_ipv6: true,
             did: Vec::new(),
             ended: Vec::new(),
             closing: VecDeque::new(),
@@ -198,6 +218,7 @@ impl World {
                     config.mppe = self.mppe;
                     config.address = self.address;
                     config.mppe_allowed = self.mppe_allowed;
+                    config.ipv6 = (self.ipv6 && self.client_ipv6).then_some(7);
                     (self.adjust)(&mut config);
                     let mut link = Link::client(config, [id.0 as u8 + 1; 32], self.now);
                     link.open(self.now);
@@ -270,7 +291,7 @@ impl World {
                         server_address: Ipv4Addr::new(10, 20, 0, 1),
                         dns: [None; 2],
                         nbns: [None; 2],
-                        ipv6: None,
+                        ipv6: self.ipv6.then_some(GRANT6),
                     })
                     .map_err(|_| Refusal::new(Cause::AuthenticationFailed).with(self.remedy));
                 let verdict = self.refusals.pop_front().map_or(verdict, Err);
@@ -287,6 +308,7 @@ impl World {
                     None => "informed".to_owned(),
                     Some(fault) => format!("not informed {}", fault.name()),
                 },
+                Notice::Ipv6Up { prefix, .. } => format!("ipv6 up {prefix}"),
                 Notice::Over(cause) => format!("over {}", cause.name()),
             }),
             Action::Choose { call, held, asked } => {
@@ -296,6 +318,7 @@ impl World {
             }
             Action::Bound { call, source } => self.did.push(format!("bound {} {source}", call.id)),
             Action::Release(address) => self.did.push(format!("release {address}")),
+            Action::Release6(grant) => self.did.push(format!("release6 {}", grant.prefix)),
             Action::Ended(ended) => {
                 self.did
                     .push(format!("ended {} {}", ended.call.id, ended.cause.name()));
@@ -349,7 +372,6 @@ fn describe(command: &Command) -> String {
         Command::Open { peer_id, via, .. } => format!("open peer {peer_id} via {via}"),
         Command::Via { via, .. } => format!("via {via}"),
         Command::Send { frame, .. } => describe_frame(frame),
-        Command::SendInner { packet, .. } => format!("inner {} octets", packet.len()),
         Command::Secure { direction, .. } => match direction {
             Direction::Receive => "secure receive".to_owned(),
             Direction::Transmit => "secure transmit".to_owned(),
@@ -358,6 +380,16 @@ fn describe(command: &Command) -> String {
             format!("forward {} {}", forward.address, forward.mtu)
         }
         Command::Hold { .. } => "hold".to_owned(),
+        Command::Forward6 { forward, .. } => {
+            format!("forward6 {} {}", forward.identifier, forward.mtu)
+        }
+        Command::Hold6 { .. } => "hold6".to_owned(),
+        Command::Route6 { prefix, .. } => format!("route6 {prefix}"),
+        Command::Unroute6 { prefix } => format!("unroute6 {prefix}"),
+        Command::SendInner { packet, .. } => match wire::ipv6::Packet::new_checked(&packet[..]) {
+            Ok(ip) => format!("icmpv6 {} to {}", ip.payload()[0], ip.destination()),
+            Err(_) => format!("inner {} octets", packet.len()),
+        },
         Command::Route { prefix, .. } => format!("route {prefix}"),
         Command::Unroute { prefix } => format!("unroute {prefix}"),
         Command::Close { .. } => "close".to_owned(),
@@ -387,6 +419,7 @@ fn describe_frame(frame: &[u8]) -> String {
         0xc223 => format!("CHAP {}", chap[code]),
         0x80fd => format!("CCP {}", ncp[code]),
         0x8021 => format!("IPCP {}", ncp[code]),
+        0x8057 => format!("IPV6CP {}", ncp[code]),
         other => format!("{other:04x}"),
     }
 }
