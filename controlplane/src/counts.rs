@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cause::Cause;
+use crate::dhcp6;
 use crate::inform;
 
 /// A counter that many may raise.
@@ -42,6 +43,9 @@ pub struct Counts {
     /// Questions by DHCP inside calls that were answered.
     pub informed: Count,
     uninformed: [Count; inform::Fault::ALL.len()],
+    /// Questions by DHCPv6 inside calls that were answered.
+    pub dhcp6_answered: Count,
+    dhcp6_unanswered: [Count; dhcp6::Fault::ALL.len()],
     /// Calls in which IPv6 came up.
     pub ipv6_up: Count,
     /// Logins that got no IPv6 because all prefixes were in use.
@@ -64,6 +68,19 @@ impl Counts {
         let index = Cause::ALL.iter().position(|other| *other == cause);
         if let Some(count) = index.and_then(|index| self.ended.0.get(index)) {
             count.add();
+        }
+    }
+
+    /// A question by DHCPv6 inside a call was answered, or not.
+    pub fn dhcp6(&self, fault: Option<dhcp6::Fault>) {
+        let of = |fault| dhcp6::Fault::ALL.iter().position(|other| *other == fault);
+        match fault {
+            None => self.dhcp6_answered.add(),
+            Some(fault) => {
+                if let Some(count) = of(fault).and_then(|index| self.dhcp6_unanswered.get(index)) {
+                    count.add();
+                }
+            }
         }
     }
 
@@ -91,12 +108,18 @@ impl Counts {
             ("logins_failed", &self.login_failed),
             ("calls_up", &self.up),
             ("dhcp_informs_answered", &self.informed),
+            ("dhcpv6_answered", &self.dhcp6_answered),
             ("ipv6_up", &self.ipv6_up),
             ("ipv6_prefixes_exhausted", &self.ipv6_exhausted),
         ]
         .into_iter()
         .map(|(name, count)| (name.to_owned(), count.get()))
         .collect();
+        for (fault, count) in dhcp6::Fault::ALL.iter().zip(&self.dhcp6_unanswered) {
+            if count.get() > 0 {
+                all.insert(fault.name().to_owned(), count.get());
+            }
+        }
         for (fault, count) in inform::Fault::ALL.iter().zip(&self.uninformed) {
             if count.get() > 0 {
                 all.insert(fault.name().to_owned(), count.get());

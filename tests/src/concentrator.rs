@@ -100,6 +100,7 @@ pub fn settings() -> Settings {
         echo_interval: Duration::from_secs(30),
         calls: 8,
         inform: None,
+        dhcp6: None,
     }
 }
 

@@ -164,6 +164,7 @@ impl World {
             echo_interval: Duration::from_secs(30),
             calls: 16,
             inform: None,
+            dhcp6: None,
         };
         let own = CallId(n as u16);
         let mut caller = Caller::new(CallerConfig::default(), self.now);

@@ -89,6 +89,13 @@ pub(super) fn notice(notice: &Notice, counts: &Counts) {
                 "call up"
             );
         }
+        Notice::Dhcp6 { call, fault, bound } => {
+            counts.dhcp6(*fault);
+            match fault {
+                None => debug!(call = call.id.0, bound, "DHCPv6 answered"),
+                Some(fault) => debug!(call = call.id.0, "{fault}"),
+            }
+        }
         Notice::Informed { call, fault } => {
             counts.informed(*fault);
             match fault {

@@ -34,6 +34,7 @@ use crate::backend::Operator;
 use crate::calls::Calls;
 use crate::config::{Config, XdpMode};
 use crate::counts::Counts;
+use crate::dhcp6::Dhcp6;
 use crate::driver::{Clock, Paths, Shared, Terms};
 use crate::listener::{Connections, Limits};
 use crate::lock::{self, Lock};
@@ -227,7 +228,7 @@ impl Running {
         );
         let netlink = || system("cannot ask Linux for routes and neighbours (netlink)");
         let shared = Arc::new(Shared {
-            settings: settings(config),
+            settings: settings(config, &lock(&ports)),
             terms: Terms {
                 server_address: config.network.server_address,
                 dns: config.network.dns,
@@ -488,7 +489,12 @@ fn worker_config(config: &Config, id: WorkerId, owners: &Owners, ports: &Ports) 
     }
 }
 
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, ports: &Ports) -> Settings {
+    let dhcp6 = config.network.ipv6.map(|ipv6| Dhcp6 {
+        duid: Dhcp6::duid_of(ports.info(Port::Access).map_or([0; 6], |port| port.mac.0)),
+        dns: ipv6.dns.into_iter().flatten().collect(),
+        domain: config.network.domain.clone(),
+    });
     Settings {
         name: config.server.name.clone(),
         mtu: config.network.mtu,
@@ -499,6 +505,7 @@ fn settings(config: &Config) -> Settings {
         echo_interval: config.limits.echo_interval,
         calls: CALLS_PER_CONNECTION,
         inform: Some(Arc::new(config.network.inform())),
+        dhcp6: dhcp6.map(Arc::new),
     }
 }
 

@@ -10,6 +10,7 @@ use turnpike_protocol::ppp::{Credentials, Ipv6Grant};
 use turnpike_protocol::pptp::PeerInfo;
 
 use crate::cause::Cause;
+use crate::dhcp6;
 use crate::inform;
 
 /// One thing to do. Actions are done in the order in which they come: the order is the correctness argument.
@@ -125,6 +126,15 @@ pub enum Notice {
         encryption: Encryption,
         /// How, from us to the client, when that is settled already.
         mppe: Option<Mppe>,
+    },
+    /// The client asked by DHCPv6 inside its call.
+    Dhcp6 {
+        /// The call.
+        call: CallRef,
+        /// Why it got no answer, if so.
+        fault: Option<dhcp6::Fault>,
+        /// Whether the call's delegated prefix is in use now.
+        bound: bool,
     },
     /// The client asked by DHCP inside its call.
     Informed {

@@ -20,6 +20,7 @@ use super::snapshot::{Snapshot, Stage};
 use super::{Placement, Refusal, Settings};
 use crate::aaa::printable;
 use crate::cause::Cause;
+use crate::dhcp6::Dhcp6;
 use crate::inform::Inform;
 
 /// How long the client may take to begin PPP before we do. It hears of its call by TCP and may not listen to GRE yet:
@@ -202,12 +203,20 @@ impl Call {
     }
 
     /// The same by IPv6.
-    pub(super) fn inner6(&mut self, packet: &[u8], now: Time) {
+    pub(super) fn inner6(
+        &mut self,
+        packet: &[u8],
+        dhcp6: Option<&Dhcp6>,
+        now: Time,
+        actions: &mut VecDeque<Action>,
+    ) {
         if let State::Live(Live {
-            ipv6: Some(ipv6), ..
+            call,
+            ipv6: Some(ipv6),
+            ..
         }) = &mut self.state
         {
-            ipv6.receive(packet, now);
+            ipv6.receive(*call, packet, dhcp6, now, actions);
         }
     }
 

@@ -7,8 +7,10 @@ use turnpike_dataplane::api::{CallRef, Command, Encryption, Forward6, FrameBytes
 use turnpike_protocol::Time;
 use turnpike_protocol::ppp::{self, Ipv6Grant, Ipv6Terms};
 use turnpike_protocol::router::{Advertised, Router};
+use turnpike_protocol::wire::ipv6;
 
 use super::action::{Action, Notice};
+use crate::dhcp6::{Bound, Dhcp6, Link};
 
 /// What a login was given of IPv6, and what has become of it.
 pub(super) struct Link6 {
@@ -18,6 +20,10 @@ pub(super) struct Link6 {
     routed: bool,
     /// While IPv6 flows.
     router: Option<Router>,
+    /// The link, since IPv6 has flowed.
+    link: Option<Link>,
+    /// To whom the delegated prefix has been told.
+    bound: Option<Bound>,
 }
 
 impl Link6 {
@@ -27,6 +33,8 @@ impl Link6 {
             seed,
             routed: false,
             router: None,
+            link: None,
+            bound: None,
         }
     }
 
@@ -68,6 +76,13 @@ impl Link6 {
                 },
             },
         }));
+        self.link = Some(Link {
+            server: ipv6::link_local(terms.ours),
+            client: ipv6::link_local(terms.theirs),
+            prefix: Some(self.grant.prefix),
+            delegated: self.grant.delegated,
+            mtu: terms.mtu,
+        });
         let advertised = Advertised {
             identifier: terms.ours,
             prefix: self.grant.prefix,
@@ -108,11 +123,37 @@ impl Link6 {
         }
     }
 
-    /// The client asks its router something.
-    pub(super) fn receive(&mut self, packet: &[u8], now: Time) {
-        if let Some(router) = &mut self.router {
+    /// The client asks its router something, or by DHCPv6.
+    pub(super) fn receive(
+        &mut self,
+        call: CallRef,
+        packet: &[u8],
+        dhcp6: Option<&Dhcp6>,
+        now: Time,
+        actions: &mut VecDeque<Action>,
+    ) {
+        let Some(router) = &mut self.router else {
+            return;
+        };
+        let datagram =
+            ipv6::Packet::new_checked(packet).is_ok_and(|packet| packet.next_header() == ipv6::UDP);
+        if !datagram {
             // What is malformed is not answered: a host that means it asks again.
             let _ = router.receive(packet, now);
+            return;
+        }
+        let (Some(dhcp6), Some(link)) = (dhcp6, &self.link) else {
+            return;
+        };
+        let answer = dhcp6.answer(&mut self.bound, link, packet);
+        actions.push_back(Action::Notice(Notice::Dhcp6 {
+            call,
+            fault: answer.as_ref().err().copied(),
+            bound: self.bound.is_some(),
+        }));
+        // An answer is no longer than the call's MTU, so it fits.
+        if let Some(packet) = answer.ok().and_then(|answer| FrameBytes::new(&answer)) {
+            actions.push_back(Action::Data(Command::SendInner { call, packet }));
         }
     }
 

@@ -33,6 +33,7 @@ use turnpike_protocol::{CallId, Time};
 
 use crate::aaa::Login;
 use crate::cause::Cause;
+use crate::dhcp6::Dhcp6;
 use crate::inform::Inform;
 
 pub use action::{Action, Ended, Notice};
@@ -60,6 +61,8 @@ pub struct Settings {
     pub calls: u16,
     /// What clients are told that ask by DHCP inside their call; `None`: nobody answers.
     pub inform: Option<Arc<Inform>>,
+    /// The same by DHCPv6.
+    pub dhcp6: Option<Arc<Dhcp6>>,
 }
 
 /// What a call needs before it can be accepted.
@@ -179,7 +182,7 @@ impl Tunnel {
                 let asked = calls.iter_mut().find(|other| other.name() == Some(call));
                 match (asked, &settings.inform) {
                     (Some(call), _) if packet.first().is_some_and(|octet| octet >> 4 == 6) => {
-                        call.inner6(&packet, now);
+                        call.inner6(&packet, settings.dhcp6.as_deref(), now, actions);
                     }
                     (Some(call), Some(inform)) => call.inner(&packet, inform, actions),
                     _ => {}

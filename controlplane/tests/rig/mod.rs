@@ -147,6 +147,7 @@ impl Rig {
                 echo_interval: Duration::from_secs(30),
                 calls: 8,
                 inform: None,
+                dhcp6: None,
             },
             terms: Terms {
                 server_address: Ipv4Addr::new(10, 20, 0, 1),

@@ -56,6 +56,7 @@ impl World {
             echo_interval: Duration::from_secs(30),
             calls: 16,
             inform: None,
+            dhcp6: None,
         };
         if let Some((after, ending)) = person.leaves {
             let at = self.connections.len();

@@ -148,6 +148,7 @@ impl Stage {
             echo_interval: Duration::from_secs(30),
             calls: 1,
             inform: None,
+            dhcp6: None,
         };
         let mut stage = Self {
             now,

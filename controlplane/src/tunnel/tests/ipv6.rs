@@ -1,8 +1,9 @@
 //! IPv6 inside a call: prefixes, routes, and the router on the link.
 
-use core::net::Ipv6Addr;
+use core::net::{Ipv6Addr, SocketAddrV6};
 
 use turnpike_protocol::wire::ipv6::{self, link_local};
+use turnpike_protocol::wire::udp;
 
 use super::*;
 
@@ -10,7 +11,14 @@ use super::*;
 const CLIENT: u64 = 7;
 
 fn with_ipv6() -> World {
-    let mut world = World::new(settings());
+    let mut world = World::new(Settings {
+        dhcp6: Some(Arc::new(Dhcp6 {
+            duid: Dhcp6::duid_of([2, 0, 0, 0, 0, 9]),
+            dns: vec![],
+            domain: None,
+        })),
+        ..settings()
+    });
     world.ipv6 = true;
     world.caller.call(CallId(0), world.now);
     world.settle();
@@ -184,4 +192,36 @@ fn a_login_that_is_made_anew_gives_its_prefixes_back_first() {
         .filter(|did| did.starts_with("release6"))
         .count();
     assert_eq!(releases, 1);
+}
+
+/// A DHCPv6 message to all servers.
+fn dhcpv6(kind: u8, options: &[&[u8]]) -> Vec<u8> {
+    let message = [&[kind, 1, 2, 3][..], &options.concat()].concat();
+    let from = SocketAddrV6::new(link_local(CLIENT), 546, 0, 0);
+    let to = SocketAddrV6::new(crate::dhcp6::ALL_SERVERS, 547, 0, 0);
+    udp::ipv6_packet(from, to, &message).unwrap()
+}
+
+const CLIENT_ID: &[u8] = &[0, 1, 0, 4, 0, 3, 0, 1];
+const SERVER_ID: &[u8] = &[0, 2, 0, 10, 0, 3, 0, 1, 2, 0, 0, 0, 0, 9];
+/// IA_PD with IAID 1.
+const DELEGATION: &[u8] = &[0, 25, 0, 12, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+
+#[test]
+fn a_prefix_is_delegated_inside_the_call() {
+    let mut world = with_ipv6();
+    let did = ask(&mut world, &dhcpv6(1, &[CLIENT_ID, DELEGATION]));
+    assert_eq!(did[0], "dhcpv6, bound false");
+    assert_eq!(did[1], "udp6 to fe80::7");
+    let did = ask(&mut world, &dhcpv6(3, &[CLIENT_ID, SERVER_ID, DELEGATION]));
+    assert_eq!(did[0], "dhcpv6, bound true");
+    let did = ask(&mut world, &dhcpv6(8, &[CLIENT_ID, SERVER_ID, DELEGATION]));
+    assert_eq!(did[0], "dhcpv6, bound false");
+    let did = ask(&mut world, &dhcpv6(3, &[CLIENT_ID, DELEGATION]));
+    assert_eq!(did, ["no dhcpv6: dhcpv6_identifiers"]);
+    // Nobody is there to ask once IPv6 has gone down.
+    put(&mut world, &[0xff, 0x03, 0x80, 0x57, 5, 99, 0, 4]);
+    world.did.clear();
+    let did = ask(&mut world, &dhcpv6(1, &[CLIENT_ID, DELEGATION]));
+    assert!(!did.iter().any(|did| did.contains("dhcpv6")), "{did:?}");
 }

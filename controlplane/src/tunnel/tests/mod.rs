@@ -53,6 +53,7 @@ fn settings() -> Settings {
         echo_interval: Duration::from_secs(30),
         calls: 4,
         inform: None,
+        dhcp6: None,
     }
 }
 
@@ -304,6 +305,10 @@ impl World {
                 Notice::Up {
                     user, address, mtu, ..
                 } => format!("up {user} {address} {mtu}"),
+                Notice::Dhcp6 { fault, bound, .. } => match fault {
+                    None => format!("dhcpv6, bound {bound}"),
+                    Some(fault) => format!("no dhcpv6: {}", fault.name()),
+                },
                 Notice::Informed { fault, .. } => match fault {
                     None => "informed".to_owned(),
                     Some(fault) => format!("not informed {}", fault.name()),
@@ -387,6 +392,9 @@ fn describe(command: &Command) -> String {
         Command::Route6 { prefix, .. } => format!("route6 {prefix}"),
         Command::Unroute6 { prefix } => format!("unroute6 {prefix}"),
         Command::SendInner { packet, .. } => match wire::ipv6::Packet::new_checked(&packet[..]) {
+            Ok(ip) if ip.next_header() == wire::ipv6::UDP => {
+                format!("udp6 to {}", ip.destination())
+            }
             Ok(ip) => format!("icmpv6 {} to {}", ip.payload()[0], ip.destination()),
             Err(_) => format!("inner {} octets", packet.len()),
         },
