@@ -8,10 +8,11 @@ use core::fmt;
 use core::net::Ipv4Addr;
 use std::collections::VecDeque;
 
+use ipnet::Ipv6Net;
 use turnpike_dataplane::api::{
-    CallCounters, CallRef, Command, Encryption, Event, Forward, FrameBytes,
+    CallCounters, CallRef, Command, Encryption, Event, Forward, Forward6, FrameBytes,
 };
-use turnpike_protocol::ppp::{self, ClientLink, CloseReason, Link, LinkInfo, Terms};
+use turnpike_protocol::ppp::{self, ClientLink, CloseReason, Ipv6Terms, Link, LinkInfo, Terms};
 use turnpike_protocol::pptp::{
     CallResult, Caller, CallerAction, CallerConfig, DisconnectResult, End, GeneralError, PeerInfo,
     StopReason,
@@ -52,6 +53,13 @@ pub enum Action {
         terms: Terms,
         /// Everything agreed.
         info: Box<LinkInfo>,
+    },
+    /// IPv6 may flow; again when the terms change.
+    Up6 {
+        /// The id that we chose.
+        id: CallId,
+        /// Identifiers and sizes.
+        terms: Ipv6Terms,
     },
     /// Data stopped; the call may come back up.
     Held {
@@ -146,6 +154,8 @@ struct Call {
     seed: [u8; 32],
     /// What stands at the worker.
     routed: Option<Ipv4Addr>,
+    /// All of IPv6 leads into the call.
+    routed6: bool,
     /// The control connection still knows it.
     connected: bool,
     /// We were asked to hang up.
@@ -179,6 +189,7 @@ impl Subscriber {
                 stage: Stage::Asked,
                 seed,
                 routed: None,
+                routed6: false,
                 connected: false,
                 closing: false,
             })
@@ -476,11 +487,10 @@ impl Subscriber {
                         self.caller.clear(id, now);
                     }
                 }
-                // A client judges nobody, and this one does not ask for IPv6.
-                ppp::Action::Authenticate(_)
-                | ppp::Action::Choose(_)
-                | ppp::Action::Up6(_)
-                | ppp::Action::Hold6 => {}
+                ppp::Action::Up6(terms) => self.up6(at, name, terms),
+                ppp::Action::Hold6 => self.command(Command::Hold6 { call: name }),
+                // A client judges nobody.
+                ppp::Action::Authenticate(_) | ppp::Action::Choose(_) => {}
             }
         }
     }
@@ -514,6 +524,32 @@ impl Subscriber {
         self.actions.push_back(Action::Up { id, terms, info });
     }
 
+    /// The prefix is not known before the server's router tells Linux, which makes an address of it: all sources go into
+    /// the call, and all destinations may come out. So only one call at a time can have IPv6.
+    fn up6(&mut self, at: usize, name: CallRef, terms: Ipv6Terms) {
+        if !core::mem::replace(&mut self.calls[at].routed6, true) {
+            self.command(Command::Route6 {
+                prefix: Ipv6Net::default(),
+                call: name,
+            });
+        }
+        self.command(Command::Forward6 {
+            call: name,
+            forward: Forward6 {
+                prefixes: [Some(Ipv6Net::default()), None],
+                identifier: terms.ours,
+                compress_address: terms.compress_address,
+                compress_protocol: terms.compress_protocol,
+                mtu: terms.mtu,
+                encryption: match terms.encryption {
+                    ppp::Encryption::Plain => Encryption::Plain,
+                    ppp::Encryption::Required => Encryption::Required,
+                },
+            },
+        });
+        self.actions.push_back(Action::Up6 { id: name.id, terms });
+    }
+
     /// Takes a call away from the worker, or reports it at once when the worker never knew it.
     fn close(&mut self, at: usize, cause: Cause) {
         let call = &mut self.calls[at];
@@ -530,9 +566,15 @@ impl Subscriber {
             Stage::Open(_) => {
                 call.stage = Stage::Closing(cause);
                 let routed = call.routed.take();
+                let routed6 = core::mem::take(&mut call.routed6);
                 if let Some(address) = routed {
                     self.command(Command::Unroute {
                         prefix: address.into(),
+                    });
+                }
+                if routed6 {
+                    self.command(Command::Unroute6 {
+                        prefix: Ipv6Net::default(),
                     });
                 }
                 let call = self.call_ref(id);

@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, tcp::OwnedReadHalf};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use turnpike_dataplane::api::{CallCounters, Command, Event, Port};
 use turnpike_dataplane::ports::Ports;
@@ -20,11 +20,13 @@ use turnpike_dataplane::rings::{ControlEnd, Full};
 use turnpike_protocol::mschap::Password;
 use turnpike_protocol::ppp::{ClientLink, LinkInfo, Terms, Timing};
 use turnpike_protocol::pptp::{CallerConfig, Text};
+use turnpike_protocol::wire::ipv6::link_local;
 use turnpike_protocol::{CallId, Time};
 
 use super::Dial;
 use super::inform::{self, Told};
 use super::linux::{self, Linux};
+use super::reader::read;
 use super::report::{Line, OverLine, Printer, UpLine};
 use crate::subscriber::{Action, Cause, Subscriber, SubscriberConfig};
 
@@ -264,6 +266,10 @@ impl<'a> Client<'a> {
                 .map(|auth| (*auth).into())
                 .collect(),
             new_password: self.options.new_password.as_deref().map(Password::new),
+            ipv6: self
+                .options
+                .ipv6
+                .then(|| linux::identifier(self.ports.host_peer_mac())),
             ..ClientLink::new(self.options.user.as_bytes(), self.secret.clone())
         };
         let config = SubscriberConfig {
@@ -436,6 +442,13 @@ impl<'a> Client<'a> {
             Action::Command(command) => self.command(command),
             Action::Started(_) | Action::Held { .. } => {}
             Action::Up { id, terms, info } => self.up_now(at, id, &terms, &info),
+            Action::Up6 { id, terms } => {
+                if let Some(port) = self.ports.info(Port::Host)
+                    && let Err(error) = self.linux.router(link_local(terms.theirs), port.mac)
+                {
+                    tracing::error!(call = id.0, "{error}");
+                }
+            }
             Action::Ended {
                 id,
                 cause,
@@ -589,20 +602,6 @@ impl<'a> Client<'a> {
                 }
                 None => self.fail(at, "hung up before it was dialled", None),
             }
-        }
-    }
-}
-
-async fn read(at: usize, mut reader: OwnedReadHalf, messages: UnboundedSender<Message>) {
-    let mut buffer = vec![0; 4096];
-    loop {
-        let message = match reader.read(&mut buffer).await {
-            Ok(0) | Err(_) => Message::Gone(at),
-            Ok(len) => Message::Octets(at, buffer[..len].to_vec()),
-        };
-        let last = matches!(message, Message::Gone(_));
-        if messages.send(message).is_err() || last {
-            return;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What Linux on the client's machine is told: addresses, routes and rules on the host port; and what it is asked: next
 //! hops and neighbours on the way to the server.
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::HashSet;
 use std::io;
 
@@ -128,6 +128,11 @@ impl Linux {
         Ok(())
     }
 
+    /// The router on the other end of a call. There are no link-layer addresses on its link, so Linux has to be told ours.
+    pub fn router(&mut self, router: Ipv6Addr, ours: MacAddr) -> Result<(), Error> {
+        Ok(self.netlink.neighbour_set(self.host, router, ours)?)
+    }
+
     /// Keeps the way to the server as it is, whatever routes come later.
     pub fn keep_way(&mut self, server: Ipv4Addr, device: u32, via: Ipv4Addr) -> Result<(), Error> {
         if via == server {
@@ -173,6 +178,12 @@ impl Drop for Linux {
             }
         }
     }
+}
+
+/// The interface identifier that Linux makes of a link-layer address (RFC 4291, appendix A).
+pub fn identifier(mac: MacAddr) -> u64 {
+    let [a, b, c, d, e, f] = mac.0;
+    u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
 /// The next hop to `server` through `interface`: the server itself when it is on the link. `None` when the main table

@@ -3,6 +3,7 @@
 mod client;
 mod inform;
 pub(crate) mod linux;
+mod reader;
 mod report;
 mod run;
 
@@ -229,6 +230,10 @@ pub struct Dial {
     /// Whether keys may be stateful: changed every 256 packets in place of every packet
     #[arg(long, value_enum, default_value = "refuse")]
     pub mppe_stateful: StatefulChoice,
+    /// Ask for IPv6 as well: Linux makes itself an address on the veth interface as the server's router tells it, and
+    /// sends all its IPv6 through the call. One call only
+    #[arg(long)]
+    pub ipv6: bool,
     /// Largest inner packet in octets
     #[arg(long, default_value_t = 1400, value_parser = clap::value_parser!(u16).range(576..=1500))]
     pub mtu: u16,

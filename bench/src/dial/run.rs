@@ -60,6 +60,13 @@ pub(super) async fn run(options: &Dial) -> anyhow::Result<Outcome> {
     let (mut ports, xsk) = open_ports(options)?;
     // Everything that Linux puts into the host port is for a call, or dropped under a name.
     ports.steer_add(ipnet::Ipv4Net::default())?;
+    if options.ipv6 {
+        anyhow::ensure!(
+            options.calls == 1,
+            "--ipv6 is for one call: the prefix says which call a packet is for, and only Linux hears of it"
+        );
+        ports.steer_add(ipnet::Ipv6Net::default())?;
+    }
     let (control, thread, books) = start_worker(options, &ports, xsk, origin)?;
     let control_wake = watch(WakeFd(control.wake.clone()))?;
     let (messages, mut inbox) = unbounded_channel();
@@ -205,7 +212,7 @@ fn start_worker(
         owners: Owners::round_robin(1),
         calls,
         routes: calls,
-        routes6: 0,
+        routes6: usize::from(options.ipv6),
         ports: Port::ALL.map(|port| ports.info(port)),
         host_peer_mac: ports.host_peer_mac(),
         server_address: None,

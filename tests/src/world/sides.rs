@@ -86,6 +86,9 @@ impl World {
             }
             subscriber::Action::Command(command) => self.client.tell(command)?,
             subscriber::Action::Started(_) | subscriber::Action::Held { .. } => {}
+            subscriber::Action::Up6 { .. } => {
+                return Err("IPv6 that nobody asked for".to_owned());
+            }
             subscriber::Action::Up { id, terms, .. } => {
                 self.connections[at].online.insert(id.0, terms.address);
                 self.model.tally.count("calls up");
