@@ -12,6 +12,7 @@ pub mod table;
 
 use std::fmt::Write as _;
 
+use turnpike_controlplane::aaa::Login;
 use turnpike_controlplane::tunnel::Settings;
 use turnpike_protocol::mppe::{Allowed, Policy, Stateful, Strength, Strengths};
 
@@ -43,8 +44,6 @@ pub enum Obstacle {
     Strength,
     /// The client changes keys for every packet, or does not encrypt.
     Stateful,
-    /// The server does not have it.
-    Server,
 }
 
 impl Wish {
@@ -76,6 +75,10 @@ impl Wish {
         Settings {
             mppe,
             mppe_allowed,
+            login: Login {
+                methods: vec![self.method.into()],
+                rechallenge: None,
+            },
             ..concentrator::settings()
         }
     }
@@ -89,9 +92,6 @@ impl Wish {
         }
         if !profile.login.methods.contains(&self.method) {
             return Some(Obstacle::Method);
-        }
-        if self.method != Method::MsChapV2 {
-            return Some(Obstacle::Server);
         }
         if let Mppe::Keys { bits, stateless } = self.mppe {
             if !profile.ccp.strengths.contains(&bits) {

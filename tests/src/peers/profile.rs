@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
+use turnpike_protocol::ppp::AuthProtocol;
 
 /// How a user proves who he is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Deserialize)]
@@ -17,6 +18,17 @@ pub enum Method {
     MsChapV1,
     /// RFC 2759.
     MsChapV2,
+}
+
+impl From<Method> for AuthProtocol {
+    fn from(method: Method) -> Self {
+        match method {
+            Method::Pap => Self::Pap,
+            Method::ChapMd5 => Self::ChapMd5,
+            Method::MsChapV1 => Self::MsChapV1,
+            Method::MsChapV2 => Self::MsChapV2,
+        }
+    }
 }
 
 impl Method {

@@ -23,13 +23,7 @@ pub struct Cell {
 }
 
 impl Obstacle {
-    const ALL: [Self; 5] = [
-        Self::NoKeys,
-        Self::Method,
-        Self::Strength,
-        Self::Stateful,
-        Self::Server,
-    ];
+    const ALL: [Self; 4] = [Self::NoKeys, Self::Method, Self::Strength, Self::Stateful];
 
     const fn letter(self) -> char {
         match self {
@@ -37,7 +31,6 @@ impl Obstacle {
             Self::Method => 'm',
             Self::Strength => 's',
             Self::Stateful => 'f',
-            Self::Server => 't',
         }
     }
 
@@ -51,7 +44,6 @@ impl Obstacle {
             Self::Stateful => {
                 "the client changes keys for every packet, and is not known to take anything else"
             }
-            Self::Server => "turnpike does not speak this",
         }
     }
 }
