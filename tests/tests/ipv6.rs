@@ -53,7 +53,7 @@ fn is_from(got: &[u8], seed: u8) -> bool {
 }
 
 fn ipv6_through_a_call(example: &str, no_mppe: bool) {
-    let road = Road::build(ClientSide::Namespace).unwrap();
+    let road = Road::with_queues(ClientSide::Namespace, 2).unwrap();
     for namespace in [&road.client, &road.concentrator, &road.internet] {
         namespace.enable_ipv6().unwrap();
     }

@@ -8,6 +8,7 @@ mod auth;
 mod finding;
 mod inform;
 mod ipv6;
+mod limits;
 mod load;
 mod log;
 mod login;

@@ -15,16 +15,15 @@ use turnpike_protocol::gre::MAX_HELD;
 use super::auth::auth_of;
 use super::finding::Faults;
 use super::inform::outside_routes;
+use super::limits::limits_of;
 use super::log::log_of;
 use super::network::{NetworkAt, host_address, network_of, outside_pool, with_fixed};
 use super::read::{At, Reader, Section};
 use super::users::{Claims, Place, users_of};
 use super::{
-    Access, Config, Gre, Host, Interface, Limits, Listen, Loaded, Roster, Server, Uplink, XdpMode,
+    Access, Config, Gre, Host, Interface, Listen, Loaded, Roster, Server, Uplink, XdpMode,
 };
 use crate::aaa::Users;
-use crate::applicants::default_limit;
-use crate::rivals::SameUser;
 
 /// The inner MTUs that work, in octets. 576 is what every IPv4 host must take (RFC 791 §3.1); 1456 is what is left of
 /// 1500 after the outer IPv4 header (20), GRE with both numbers (16) and PPP with MPPE (8).
@@ -493,95 +492,6 @@ fn gre_of(reader: &mut Reader<'_>, section: Option<Section<'_>>) -> Gre {
         section.finish(reader);
     }
     Gre { reordering }
-}
-
-fn limits_of(
-    reader: &mut Reader<'_>,
-    section: Option<Section<'_>>,
-    network: Option<&NetworkAt>,
-    users: &Users,
-    access: Option<&Access>,
-) -> Limits {
-    let pool: u64 = network
-        .map(|network| network.network.pool.iter().map(|range| range.size()).sum())
-        .unwrap_or_default();
-    let addresses = pool + users.fixed().count() as u64;
-    let mut limits = Limits {
-        calls: usize::try_from(addresses.clamp(1, 65_000)).unwrap_or(65_000),
-        connections_per_source: 64,
-        unauthenticated_per_source: 0,
-        same_user: SameUser::default(),
-        setup_time: Duration::from_secs(30),
-        echo_interval: Duration::from_secs(30),
-    };
-    limits.unauthenticated_per_source = default_limit(limits.calls);
-    let Some(mut section) = section else {
-        return limits;
-    };
-    let number = |found: Option<At<u64>>, or: usize| {
-        found
-            .and_then(|found| usize::try_from(found.value).ok())
-            .unwrap_or(or)
-    };
-    let calls = section.number(
-        reader,
-        "calls",
-        1..=MAX_ADDRESSES,
-        "write how many calls there may be at once, or leave the key out for one per address (65000 at most)",
-    );
-    // RFC 2637 §2.7: 16 bits, and we never choose 0.
-    let ids = u64::from(u16::MAX);
-    let relaxed = access.is_some_and(|access| access.source_check == SourceCheck::Relaxed);
-    if let Some(calls) = calls.as_ref().filter(|calls| relaxed && calls.value > ids) {
-        reader.fault(
-            &calls.span,
-            format!(
-                "`calls` in [limits] is {}, but with source_check = \"relaxed\" call ids cannot repeat and there are {ids}",
-                calls.value
-            ),
-            format!("write at most {ids}, or source_check = \"strict\" in [access]"),
-        );
-    }
-    limits.calls = number(calls, limits.calls);
-    limits.connections_per_source = number(
-        section.number(
-            reader,
-            "connections_per_source",
-            1..=100_000,
-            "write how many control connections one address may have (an office behind NAT has many): 64",
-        ),
-        limits.connections_per_source,
-    );
-    limits.unauthenticated_per_source = number(
-        section.number(
-            reader,
-            "unauthenticated_per_source",
-            1..=MAX_ADDRESSES,
-            "write how many calls of one address may be logging in at once, or leave the key out for a quarter of calls",
-        ),
-        default_limit(limits.calls),
-    );
-    let same_user = [
-        ("allow", SameUser::Allow),
-        ("replace", SameUser::Replace),
-        ("refuse", SameUser::Refuse),
-    ];
-    if let Some(rule) = section.choice(reader, "same_user", &same_user) {
-        limits.same_user = rule.value;
-    }
-    let seconds = Duration::from_secs;
-    if let Some(setup_time) =
-        section.duration(reader, "setup_time", seconds(5)..=seconds(600), "30s")
-    {
-        limits.setup_time = setup_time.value;
-    }
-    if let Some(echo_interval) =
-        section.duration(reader, "echo_interval", seconds(1)..=seconds(3600), "30s")
-    {
-        limits.echo_interval = echo_interval.value;
-    }
-    section.finish(reader);
-    limits
 }
 
 /// Drops repeated addresses, with a fault for each.

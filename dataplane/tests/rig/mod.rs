@@ -1,9 +1,8 @@
 //! Workers over memory devices, with everything at hand that tests of them need.
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "each test file uses its own part, and all of it is test"
-)]
+#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "all of it is test")]
+
+pub mod uplink;
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 use core::time::Duration;

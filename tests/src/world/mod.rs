@@ -5,6 +5,7 @@
 //! over memory devices. Only the judge of logins and the network are made up. What must hold is said by the
 //! [`model`]: who is online with which address, and which packets may come out where.
 
+mod carry;
 mod chance;
 mod look;
 mod model;
