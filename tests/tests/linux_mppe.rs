@@ -74,7 +74,7 @@ fn is_lost(road: &Road, direction: Direction) -> bool {
     text.contains("counter packets 1 ")
 }
 
-/// Replays, every half second, a packet that went to the client a while ago; the number of those that were sent.
+/// Replays packets that went to the client 500 packets ago, under a new GRE number.
 struct Replay {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<u64>,
@@ -134,12 +134,12 @@ fn replay(stop: &AtomicBool) -> u64 {
             continue;
         };
         seen += 1;
-        if old.is_none() {
+        // Old enough to be no duplicate, and not so old that the count has gone half around since.
+        if seen % 2000 == 1500 {
             old = Some(packet);
-        } else if seen.is_multiple_of(4000)
-            && let Some(packet) = &old
+        } else if seen.is_multiple_of(2000)
+            && let Some(mut packet) = old.take()
         {
-            let mut packet = packet.clone();
             // GRE (RFC 2637 §4.1): flags, protocol, length, call id, then the number.
             let number = ipv4::HEADER_LEN + 8;
             packet[number..number + 4].copy_from_slice(&(seq + 3).to_be_bytes());

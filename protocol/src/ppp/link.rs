@@ -239,6 +239,14 @@ impl Link {
         }
     }
 
+    /// Why the link is ending, from the first goodbye of either side until [`Action::Finished`].
+    pub fn ending(&self) -> Option<&End> {
+        match &self.phase {
+            Phase::Terminate { end, .. } => Some(end),
+            _ => None,
+        }
+    }
+
     fn phase_name(&self) -> PhaseName {
         match &self.phase {
             Phase::Dead | Phase::Finished => PhaseName::Dead,

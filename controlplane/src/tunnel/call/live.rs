@@ -59,9 +59,9 @@ impl Live {
         if let Some(first) = self.cause.or(self.refused) {
             return first;
         }
-        let leaving = self.link.info().phase == PhaseName::Terminate;
-        match cause {
-            Cause::ConnectionLost if leaving => Cause::HungUp,
+        match (cause, self.link.ending()) {
+            // What PPP said of it explains more than the hang-up that follows.
+            (Cause::ConnectionLost | Cause::HungUp, Some(end)) => self.cause_of(end),
             _ => cause,
         }
     }

@@ -108,6 +108,28 @@ fn a_client_with_other_encryption_hears_which_error() {
     }
 }
 
+/// pppd says why in its Terminate-Request, and closes the control connection before the second is over in which PPP waits.
+#[test]
+fn a_farewell_explains_the_hang_up_that_follows() {
+    let text = b"MPPE required but peer negotiation failed";
+    let mut frame = vec![0xff, 0x03, 0xc0, 0x21, 5, 2, 0, text.len() as u8 + 4];
+    frame.extend(text);
+    for (text, cause) in [(true, Cause::EncryptionMismatch), (false, Cause::HungUp)] {
+        let mut world = World::new(settings());
+        world.gre = false;
+        world.caller.call(CallId(0), world.now);
+        world.settle();
+        if text {
+            let call = world.call(world.ids[0].1.0);
+            let frame = FrameBytes::new(&frame).unwrap();
+            world.tunnel.event(Event::Frame { call, frame }, world.now);
+        }
+        world.caller.clear(CallId(0), world.now);
+        world.settle();
+        assert_eq!(world.end().cause, cause);
+    }
+}
+
 #[test]
 fn farewells_about_encryption_are_known() {
     for (text, known) in [
