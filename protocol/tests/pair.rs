@@ -15,6 +15,8 @@ mod harness;
 mod ipv6;
 #[path = "pair/methods.rs"]
 mod methods;
+#[path = "pair/timing.rs"]
+mod timing;
 
 use std::fmt::Write as _;
 use std::time::Duration;

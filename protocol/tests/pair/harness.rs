@@ -96,6 +96,9 @@ pub struct End_ {
 /// Picks frames off the wire.
 pub type Filter = Box<dyn FnMut(Side, &[u8]) -> bool>;
 
+/// Makes frames late.
+pub type Lateness = Box<dyn FnMut(Side, &[u8]) -> Duration>;
+
 struct InFlight {
     at: Time,
     order: u64,
@@ -111,6 +114,8 @@ pub struct Pair {
     pub ends: [End_; 2],
     /// Takes a frame off the wire when it returns true; called with the sender.
     pub filter: Filter,
+    /// How much later than others a frame arrives; called with the sender.
+    pub late: Lateness,
     /// Answer of whoever judges, and how long that takes.
     pub verdict: Box<dyn Fn(&turnpike_protocol::ppp::Credentials) -> Verdict>,
     /// Addresses that a client gets for the asking.
@@ -221,6 +226,7 @@ impl Pair {
                 end(Link::server(server, seeds[1], Time::ZERO)),
             ],
             filter: Box::new(|_, _| false),
+            late: Box::new(|_, _| Duration::ZERO),
             verdict: Box::new(local_verdict),
             gives: Vec::new(),
             asked: Vec::new(),
@@ -426,7 +432,7 @@ impl Pair {
             copies = 2;
         }
         for _ in 0..copies {
-            let mut at = self.now + self.latency;
+            let mut at = self.now + self.latency + (self.late)(from, &frame);
             if self.chance(self.faults.reordering) {
                 self.counts.overtaken += 1;
                 at += Duration::from_millis(u64::from(self.random.next_u32() % 100));
