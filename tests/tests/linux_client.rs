@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use xtask::lab::capture::{Seen, Witness};
-use xtask::lab::inside::{End, Move, StockCall};
+use xtask::lab::inside::{End, Login, Move, StockCall};
 use xtask::lab::road::{self, ClientSide, Road};
 use xtask::lab::server::{Configuration, Server, Stats};
 use xtask::lab::stock::{self, Mppe, Report, StockClient};
@@ -62,6 +62,7 @@ fn make(case: &Case) -> Outcome {
         server: road::SERVER.to_string(),
         user: user.name.clone(),
         password: user.password,
+        login: Login::default(),
         options: case.options.iter().map(|&option| option.into()).collect(),
         route: Some("default".into()),
         ping: Some(road::TARGET.to_string()),
@@ -256,6 +257,7 @@ fn a_wrong_password_is_refused_with_691() {
         server: road::SERVER.to_string(),
         user: configuration.user().unwrap().name,
         password: "not this one".into(),
+        login: Login::default(),
         options: vec!["require-mppe-128".into()],
         route: None,
         ping: None,

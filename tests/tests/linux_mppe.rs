@@ -19,7 +19,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use turnpike_protocol::wire::ppp::{self, Frame};
 use turnpike_protocol::wire::{ethernet, gre, ipv4};
 use turnpike_tests::street;
-use xtask::lab::inside::{End, Move, StockCall};
+use xtask::lab::inside::{End, Login, Move, StockCall};
 use xtask::lab::road::{self, ClientSide, Road};
 use xtask::lab::server::{Configuration, Server, Stats};
 use xtask::lab::stock::{self, Mppe, StockClient};
@@ -175,6 +175,7 @@ fn call(mppe: Mppe, options: &[&str], mischief: Mischief) {
         server: road::SERVER.to_string(),
         user: user.name,
         password: user.password,
+        login: Login::default(),
         options: options.iter().map(|&option| option.into()).collect(),
         route: Some("default".into()),
         ping: Some(road::TARGET.to_string()),
@@ -314,6 +315,7 @@ fn pppd_without_mppe_stateful_says_no() {
         server: road::SERVER.to_string(),
         user: user.name,
         password: user.password,
+        login: Login::default(),
         options: vec!["require-mppe-128".into()],
         route: None,
         ping: None,

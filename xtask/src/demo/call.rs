@@ -11,7 +11,7 @@ use super::account::{Account, Call, Ping, Stream};
 use crate::console::Console;
 use crate::lab::capture::Witness;
 use crate::lab::dial::{self, Client};
-use crate::lab::inside::{End, Move, News, StockCall, ping_from};
+use crate::lab::inside::{End, Login, Move, News, StockCall, ping_from};
 use crate::lab::road::{self, Road};
 use crate::lab::server::{Configuration, Server};
 use crate::lab::stock::{self, StockClient};
@@ -154,6 +154,7 @@ impl Stage<'_> {
             server: road::SERVER.to_string(),
             user: user.name,
             password: user.password,
+            login: Login::default(),
             options: [
                 "mtu 1400",
                 "mru 1400",

@@ -147,6 +147,9 @@ pub struct StockCall {
     pub user: String,
     /// Password.
     pub password: String,
+    /// The only way to log in that pppd does not refuse.
+    #[serde(default)]
+    pub login: Login,
     /// Options for pppd, such as `require-mppe-128` or `mtu 1400`.
     pub options: Vec<String>,
     /// A network behind the server, reached through the tunnel (`198.51.100.0/24`).
@@ -161,6 +164,35 @@ pub struct StockCall {
     pub moves: Vec<Move>,
     /// Who ends the call.
     pub end: End,
+}
+
+/// How pppd logs in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Login {
+    /// PAP (RFC 1334).
+    Pap,
+    /// CHAP with MD5 (RFC 1994).
+    ChapMd5,
+    /// MS-CHAPv1 (RFC 2433).
+    MsChapV1,
+    /// MS-CHAPv2 (RFC 2759).
+    #[default]
+    MsChapV2,
+}
+
+impl Login {
+    /// All that pppd has, but for EAP.
+    pub const ALL: [Self; 4] = [Self::Pap, Self::ChapMd5, Self::MsChapV1, Self::MsChapV2];
+
+    /// pppd's option against it.
+    const fn refusal(self) -> &'static str {
+        match self {
+            Self::Pap => "refuse-pap",
+            Self::ChapMd5 => "refuse-chap",
+            Self::MsChapV1 => "refuse-mschap",
+            Self::MsChapV2 => "refuse-mschap-v2",
+        }
+    }
 }
 
 /// One stream to move.
@@ -254,7 +286,7 @@ pub fn call(orders: &Path) -> Result<()> {
             reached: received > 0,
         });
     }
-    let options = [
+    let mut options = vec![
         "noauth".to_owned(),
         format!("user {}", quoted(&call.user)),
         format!("password {}", quoted(&call.password)),
@@ -269,11 +301,10 @@ pub fn call(orders: &Path) -> Result<()> {
         "nodeflate".to_owned(),
         "novj".to_owned(),
         "novjccomp".to_owned(),
-        "refuse-eap".to_owned(),
-        "refuse-pap".to_owned(),
-        "refuse-chap".to_owned(),
-        "refuse-mschap".to_owned(),
     ];
+    let refused = Login::ALL.iter().filter(|login| **login != call.login);
+    options.push("refuse-eap".to_owned());
+    options.extend(refused.map(|login| login.refusal().to_owned()));
     let text: String = options
         .iter()
         .chain(&call.options)
