@@ -100,6 +100,8 @@ fn measure(road: &Road, hall: &Hall, case: Case) -> ([f64; 2], u64) {
         "{:>20}: {:7.1} up, {:7.1} down Mbit/s; {held} waited, {late} late",
         case.name, rates[0], rates[1]
     );
+    // What the queue is for, whatever the rates are: nothing comes too late.
+    assert_eq!(late > 100, case.faults && !case.queue, "{}", case.name);
     client.hang_up().unwrap();
     server.stop().unwrap();
     (rates, held)
