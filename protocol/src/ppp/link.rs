@@ -142,18 +142,19 @@ impl Link {
         self.lcp.note_heard();
     }
 
-    /// The answer to an [`Action::Authenticate`]: one for each, in their order.
-    pub fn verdict(&mut self, verdict: Verdict, now: Time) {
+    /// The answer to an [`Action::Authenticate`]: one for each, in their order. `false`: nobody waits for it any more,
+    /// because LCP was negotiated anew or the link ended, and what it grants is not in use.
+    pub fn verdict(&mut self, verdict: Verdict, now: Time) -> bool {
         if let Some(left) = self.void_verdicts.checked_sub(1) {
             self.void_verdicts = left;
-            return;
+            return false;
         }
         let again = matches!(self.phase, Phase::Network { .. });
         let (Phase::Authenticate(auth) | Phase::Network { auth, .. }) = &mut self.phase else {
-            return;
+            return false;
         };
         if !auth.is_judging() {
-            return;
+            return false;
         }
         match verdict {
             Verdict::Accept(grant) if !auth.accept(&grant.proof, now, &mut self.actions) => {
@@ -184,6 +185,7 @@ impl Link {
             }
         }
         self.settle(now);
+        true
     }
 
     /// Server role: answers [`Action::Choose`]. With `granted` the client has that address from now on, instead of the
@@ -415,10 +417,8 @@ impl Link {
             ncps,
             mtu,
             transmit: self.lcp.transmit_terms(),
-            timing: Timing {
-                restart: self.lcp.restart(),
-                ..self.timing()
-            },
+            timing: self.timing(),
+            restart: self.lcp.restart(),
         };
         match Network::start(start, now) {
             Ok(network) => {

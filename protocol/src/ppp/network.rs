@@ -1,6 +1,7 @@
 //! The network phase of a link: CCP, IPCP and IPV6CP side by side, and what their outcome lets flow.
 
 use core::net::Ipv4Addr;
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::action::{Action, Encryption, Ipv6Terms, LcpTerms, MppeTerms, Terms};
@@ -48,6 +49,8 @@ pub struct Start {
     pub transmit: LcpTerms,
     /// Times and counts.
     pub timing: Timing,
+    /// The Restart timer that suits the path.
+    pub restart: Duration,
 }
 
 /// The options of the network control protocols.
@@ -114,6 +117,7 @@ impl Network {
             mtu,
             transmit,
             timing,
+            restart,
         } = start;
         let ccp = match Ccp::new(role, policy, allowed, keys) {
             Ok(Some(ccp)) => {
@@ -123,6 +127,7 @@ impl Network {
                     timing.max_configure = timing.max_configure.min(MAX_CONFIGURE_PREFERRED);
                 }
                 let mut ccp = Negotiation::new(ccp, timing);
+                ccp.expect(restart);
                 if policy == Policy::Allow {
                     ccp.start_passively();
                 } else {
@@ -134,6 +139,7 @@ impl Network {
             Err(refusal) => return Err(End::MppeRefused(refusal)),
         };
         let mut ipcp = Negotiation::new(ipcp, timing);
+        ipcp.expect(restart);
         // pppd with require-mppe answers an IPCP request that comes before CCP is open with Terminate-Ack, and a
         // repetition by the Restart timer costs seconds: ours waits.
         ipcp.start_held(now);
@@ -141,6 +147,7 @@ impl Network {
             .filter(|_| mtu.min(transmit.mru) >= MIN_IPV6_MTU)
             .map(|ipv6cp| {
                 let mut ipv6cp = Negotiation::new(ipv6cp, timing);
+                ipv6cp.expect(restart);
                 match role {
                     // Clients that know nothing of IPv6 are not asked about it: who wants it begins.
                     Role::Server => ipv6cp.start_passively_held(),

@@ -123,6 +123,10 @@ pub struct Negotiation<O> {
     /// The peer sent Terminate-Ack while our request was under way: it was not ready.
     peer_was_closed: bool,
     restarts_left: u8,
+    /// The Restart timer as the path has shown to need it: no shorter than the one of `timing`.
+    restart: Duration,
+    /// When our last request was sent.
+    sent_at: Time,
     restart_at: Option<Time>,
     naks_sent: u8,
     refusals_sent: u8,
@@ -137,7 +141,9 @@ impl<O: Options> Negotiation<O> {
         Self {
             options,
             state: State::Initial,
+            restart: timing.restart,
             timing,
+            sent_at: Time::ZERO,
             identifier: 0,
             request: Vec::new(),
             answered: true,
@@ -240,12 +246,18 @@ impl<O: Options> Negotiation<O> {
 
     /// What the Restart timer is set to.
     pub fn restart(&self) -> Duration {
-        self.timing.restart
+        self.restart
     }
 
     /// Shortens or lengthens the Restart timer from its next start on.
     pub fn set_restart(&mut self, restart: Duration) {
         self.timing.restart = restart;
+        self.restart = restart;
+    }
+
+    /// Begins with a Restart timer that another negotiation on this path has found to suit it.
+    pub fn expect(&mut self, restart: Duration) {
+        self.restart = restart.max(self.timing.restart);
     }
 
     /// Takes a packet of codes 1 to 7; `false` for any other code, which is then up to the protocol. A malformed one
@@ -383,7 +395,7 @@ impl<O: Options> Negotiation<O> {
         // RFC 1661 §5.2: identifier and options must be those of our last request. An Ack that comes a second time
         // answers a repetition of the request; the table would call that crossed lines and start over, which on a path
         // slower than the Restart timer never ends.
-        if !self.is_answer(packet) {
+        if !self.is_answer(packet, now) {
             return;
         }
         if packet.data == self.request {
@@ -410,7 +422,7 @@ impl<O: Options> Negotiation<O> {
             return Ok(());
         }
         let options = OptionList::parse(packet.data)?;
-        if !self.is_answer(packet) {
+        if !self.is_answer(packet, now) {
             return Ok(());
         }
         if packet.code == code::CONFIGURE_REJECT {
@@ -441,16 +453,22 @@ impl<O: Options> Negotiation<O> {
     }
 
     /// Whether this answers our last request, and is the first to do so.
-    fn is_answer(&mut self, packet: &Packet<'_>) -> bool {
+    fn is_answer(&mut self, packet: &Packet<'_>, now: Time) -> bool {
         let current = packet.identifier == self.identifier;
         let before = packet.identifier == self.identifier.wrapping_sub(1);
         if current && !self.answered {
+            // One request and one answer: this is how long the path takes. (After a repetition nobody knows to which of the
+            // two the answer belongs.)
+            if !self.repeated {
+                let needed = (now.since(self.sent_at) * 2).max(self.timing.restart);
+                self.restart = self.restart.min(needed);
+            }
             return true;
         }
         // Two answers to one request: the path is slower than the Restart timer. Repetitions that cross the answers
         // make either side start over (RFC 1661 §4.3), again and again, unless it grows.
         if (current && self.repeated) || (before && self.repeated_before) {
-            self.timing.restart = MAX_RESTART.min(self.timing.restart * 2);
+            self.restart = MAX_RESTART.min(self.restart * 2);
         }
         false
     }
@@ -479,7 +497,7 @@ impl<O: Options> Negotiation<O> {
                 }
                 Act::ZeroCounter => {
                     self.restarts_left = 0;
-                    self.restart_at = Some(now + self.timing.restart);
+                    self.restart_at = Some(now + self.restart);
                 }
                 Act::SendRequest => self.send_request(event != Event::TimeoutRetry, now),
                 Act::SendTerminateRequest => self.send_terminate(now),
@@ -530,7 +548,8 @@ impl<O: Options> Negotiation<O> {
         self.answered = false;
         self.peer_was_closed = false;
         self.restarts_left = self.restarts_left.saturating_sub(1);
-        self.restart_at = Some(now + self.timing.restart);
+        self.sent_at = now;
+        self.restart_at = Some(now + self.restart);
         self.outputs.push_back(Output::Request {
             identifier: self.identifier,
             frame: packet::frame(
@@ -546,7 +565,7 @@ impl<O: Options> Negotiation<O> {
         self.identifier = self.identifier.wrapping_add(1);
         self.answered = true;
         self.restarts_left = self.restarts_left.saturating_sub(1);
-        self.restart_at = Some(now + self.timing.restart);
+        self.restart_at = Some(now + self.restart);
         self.send(
             code::TERMINATE_REQUEST,
             self.identifier,

@@ -156,7 +156,7 @@ fn roads() -> &'static [Road; 2] {
                     match action {
                         Action::Send(frame) => wires[1 - which].push(frame),
                         Action::Authenticate(credentials) => {
-                            end.link.verdict(verdict(&credentials), now)
+                            end.link.verdict(verdict(&credentials), now);
                         }
                         Action::Choose(_) => end.link.chosen(false, now),
                         Action::Load { .. } => end.loaded = true,
