@@ -380,8 +380,18 @@ impl Driver {
                     if verdict.is_ok() {
                         self.applicants.retain(|(other, _)| *other != call);
                     }
+                    // What it keeps from before is not given by this verdict.
+                    let given = verdict.as_ref().ok().filter(|_| holds.is_none());
+                    let given = given.map(|grant| (grant.address, grant.ipv6));
                     let now = self.shared.clock.now();
-                    self.tunnel.verdict(call, verdict, now);
+                    if !self.tunnel.verdict(call, verdict, now)
+                        && let Some((address, ipv6)) = given
+                    {
+                        lock(&self.shared.pool).release(address);
+                        if let Some(ipv6) = &ipv6 {
+                            self.release6(ipv6);
+                        }
+                    }
                 }
                 Action::Notice(notice) => {
                     if matches!(notice, Notice::Started(_)) {

@@ -36,6 +36,10 @@ const COURTESY: Duration = Duration::from_millis(100);
 /// How often a client may mend a wrong name or password in one call, where the verdict lets it at all.
 const RETRIES: u8 = 3;
 
+/// How long the first GRE packet may take, where the whole set-up may take longer. Clients begin at once and repeat
+/// themselves.
+const HEAR_BY: Duration = Duration::from_secs(30);
+
 pub(super) struct Call {
     peer_id: CallId,
     state: State,
@@ -153,7 +157,7 @@ impl Call {
             link: Link::server(config, seed, now),
             since: now,
             begin_at: None,
-            hear_by: Some(now + settings.setup_time),
+            hear_by: Some(now + settings.setup_time.min(HEAR_BY)),
             user: None,
             address: None,
             route: None,
@@ -231,50 +235,56 @@ impl Call {
         verdict: Result<Grant, Refusal>,
         now: Time,
         actions: &mut VecDeque<Action>,
-    ) {
+    ) -> bool {
         let State::Live(live) = &mut self.state else {
-            return;
+            return false;
         };
         match verdict {
             Ok(grant) => {
+                let (address, ipv6) = (grant.address, grant.ipv6);
+                if !live.link.verdict(Verdict::Accept(grant), now) {
+                    return false;
+                }
                 live.refused = None;
                 live.user = Some(std::mem::take(&mut live.applicant));
-                live.address = Some(grant.address);
+                live.address = Some(address);
                 // None with a login that is only repeated in mid-call.
-                if let Some(grant) = grant.ipv6 {
+                if let Some(grant) = ipv6 {
                     live.ipv6 = Some(Link6::new(grant, live.jitter));
                 }
-                live.link.verdict(Verdict::Accept(grant), now);
             }
             Err(Refusal {
                 code,
                 cause,
                 remedy,
             }) => {
-                actions.push_back(Action::Notice(Notice::LoginFailed {
-                    call: live.call,
-                    user: std::mem::take(&mut live.applicant),
-                    code,
-                    cause,
-                }));
+                let message = cause.text().to_owned();
                 match code {
                     Some(code) => {
-                        live.refused = Some(cause);
-                        let message = cause.text().to_owned();
                         let verdict = Verdict::Reject {
                             code,
                             message,
                             remedy,
                         };
-                        live.link.verdict(verdict, now);
+                        if !live.link.verdict(verdict, now) {
+                            return false;
+                        }
+                        live.refused = Some(cause);
                     }
                     None => {
                         live.cause.get_or_insert(cause);
                         live.link.close(close_reason(cause), now);
                     }
                 }
+                actions.push_back(Action::Notice(Notice::LoginFailed {
+                    call: live.call,
+                    user: std::mem::take(&mut live.applicant),
+                    code,
+                    cause,
+                }));
             }
         }
+        true
     }
 
     /// The client has this address instead of the one that it held; `None`: it stays with that.

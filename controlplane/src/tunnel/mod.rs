@@ -237,13 +237,15 @@ impl Tunnel {
         self.pump(now);
     }
 
-    /// The answer to [`Action::Authenticate`]. A refusal says which cause the call ends with.
-    pub fn verdict(&mut self, call: CallRef, verdict: Result<Grant, Refusal>, now: Time) {
-        if let Some(index) = self.position(call) {
+    /// The answer to [`Action::Authenticate`]. A refusal says which cause the call ends with. `false`: nobody waits for it
+    /// any more, and an address and prefixes that were taken for it are free.
+    pub fn verdict(&mut self, call: CallRef, verdict: Result<Grant, Refusal>, now: Time) -> bool {
+        let taken = self.position(call).is_some_and(|index| {
             let Self { calls, actions, .. } = self;
-            calls[index].verdict(verdict, now, actions);
-        }
+            calls[index].verdict(verdict, now, actions)
+        });
         self.pump(now);
+        taken
     }
 
     /// Answers [`Action::Choose`]: the client has this address instead of the one that it held; `None`: it stays with
