@@ -80,7 +80,7 @@ fn little_is_enough() {
     assert_eq!(config.limits.connections_per_source, 64);
     assert_eq!(config.limits.unauthenticated_per_source, 60);
     assert_eq!(config.limits.same_user, SameUser::Allow);
-    assert_eq!(config.limits.setup_time, Duration::from_secs(30));
+    assert_eq!(config.limits.setup_time, Duration::from_secs(60));
     assert_eq!(config.log.format, LogFormat::Human);
     assert_eq!(config.log.level, tracing::Level::INFO);
     assert!(config.users.is_empty());
@@ -276,7 +276,7 @@ setup_time = 30
         "t.toml:11: `mppe` in [auth] cannot be \"yes\"; write one of \"deny\", \"allow\", \"prefer\", \"require\"",
         "t.toml:14: `password` in [[user]] is not a string; ",
         "t.toml:15: `name` in [[user]] is missing; ",
-        "t.toml:18: `setup_time` in [limits] is a number, not a string; write a number with a unit: setup_time = \"30s\"",
+        "t.toml:18: `setup_time` in [limits] is a number, not a string; write a number with a unit: setup_time = \"60s\"",
     ];
     assert_eq!(faults.len(), expected.len(), "{faults:#?}");
     for (fault, expected) in faults.iter().zip(expected) {

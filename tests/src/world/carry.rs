@@ -13,6 +13,7 @@ use super::model::Way;
 use super::network::{Kind, Sky, describe, kind};
 use super::play::{Happening, Outcome, World};
 use super::story::{Ending, Person};
+use super::trial::Fate;
 
 impl World {
     /// Takes what the workers sent, and gives it to the network or to the model.
@@ -54,6 +55,13 @@ impl World {
             0 => Some(usize::from(frame.get(client).copied().unwrap_or(0)) % self.server.len()),
             _ => None,
         };
+        let fate = match &mut self.trial {
+            Some(trial) => trial.fate(&frame, direction)?,
+            None => Fate::default(),
+        };
+        if fate.again {
+            self.send_again(&frame)?;
+        }
         let line = match (&self.trace, kind) {
             (Some(_), Kind::CcpAck | Kind::Control) => describe(&frame),
             _ => None,
@@ -63,8 +71,14 @@ impl World {
             bad: self.bad,
             now: self.now,
         };
-        let arrivals =
+        let mut arrivals =
             self.wires[direction].carry(frame, kind, sky, &mut self.chance, &mut self.model.tally);
+        if fate.lost {
+            arrivals.clear();
+        }
+        if let Some(trial) = &mut self.trial {
+            trial.shift(&mut arrivals, direction, fate);
+        }
         if let (Some(trace), Some(line)) = (&mut self.trace, line) {
             let times: Vec<_> = arrivals.iter().map(|(at, _)| at.since(self.now)).collect();
             trace.push(format!(

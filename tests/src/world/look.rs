@@ -2,6 +2,8 @@
 
 use core::net::Ipv4Addr;
 
+use turnpike_protocol::Time;
+
 use super::play::{Happening, World};
 
 impl World {
@@ -49,6 +51,16 @@ impl World {
             })
             .collect::<Vec<_>>()
             .join(" ")
+    }
+
+    /// What did not hold, in which world.
+    pub(super) fn report(&mut self, error: &str) -> String {
+        format!(
+            "at {:?}: {error}\n{:#?}\n{}",
+            self.now.since(Time::ZERO),
+            self.story,
+            self.trace.take().unwrap_or_default().join("\n")
+        )
     }
 
     pub(super) fn describe(&self) -> String {

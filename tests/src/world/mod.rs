@@ -14,6 +14,7 @@ pub(crate) mod node;
 mod play;
 mod sides;
 mod story;
+mod trial;
 
 #[cfg(doc)]
 use turnpike_controlplane::tunnel::Tunnel;
@@ -21,6 +22,7 @@ use turnpike_controlplane::tunnel::Tunnel;
 pub use chance::Chance;
 pub use play::run;
 pub use story::Story;
+pub use trial::{Trouble, log_in};
 
 use std::collections::BTreeMap;
 

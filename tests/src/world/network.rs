@@ -38,17 +38,22 @@ pub fn kind(frame: &[u8]) -> Result<Kind, String> {
     })
 }
 
-/// A control frame in words.
-pub fn describe(frame: &[u8]) -> Option<String> {
+/// The PPP frame that a frame from a worker's access port carries, if any, where its packet begins, and its protocol.
+pub fn carried(frame: &[u8]) -> Option<(&[u8], usize, ppp::Protocol)> {
     let (_, payload) = payload(frame).ok()?;
     let payload = payload?;
     let header = ppp::Frame::parse(payload).ok()?;
-    let [code, identifier, _, _, options @ ..] = &payload[header.header_len..] else {
+    Some((payload, header.header_len, header.protocol))
+}
+
+/// A control frame in words.
+pub fn describe(frame: &[u8]) -> Option<String> {
+    let (payload, at, protocol) = carried(frame)?;
+    let [code, identifier, _, _, options @ ..] = &payload[at..] else {
         return None;
     };
     Some(format!(
-        "{} code {code} identifier {identifier} {options:02x?}",
-        header.protocol
+        "{protocol} code {code} identifier {identifier} {options:02x?}"
     ))
 }
 

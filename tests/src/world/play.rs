@@ -12,13 +12,14 @@ use turnpike_dataplane::counters::Total;
 use turnpike_dataplane::rings::{channel, channels};
 use turnpike_protocol::ppp::Credentials;
 use turnpike_protocol::wire::ethernet::MacAddr;
-use turnpike_protocol::{Role, Time};
+use turnpike_protocol::{CallId, Role, Time};
 
 use super::carry::stray;
 use super::model::{INNER, Model, Way};
 use super::network::{Stream, Wire};
 use super::node::{Node, RINGS};
 use super::story::{Ending, Person, Story};
+use super::trial::Trial;
 use super::{Chance, Tally};
 
 /// The server's outer address.
@@ -28,7 +29,7 @@ const POOL: core::ops::Range<u8> = 10..24;
 
 /// How long everybody may take to come up once the weather is good: PPP's longest series of repetitions.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-/// What is on its way when the weather turns arrives within this time.
+/// What is on its way when the weather turns arrives within this time, and the path's delay twice.
 const SETTLE: Duration = Duration::from_secs(1);
 /// PPP repeats what was lost every 3 s; in good weather twice is enough.
 const REPEATED: Duration = Duration::from_secs(7);
@@ -48,7 +49,7 @@ pub(super) enum Happening {
     ToClient(usize, Vec<u8>),
     ServerGone(usize),
     ClientGone(usize),
-    Judge(usize, CallRef, Credentials),
+    Judge(usize, CallRef, Credentials, Option<Ipv4Addr>),
     Leave(usize, Ending),
     Data(Ipv4Addr, Way),
 }
@@ -56,6 +57,8 @@ pub(super) enum Happening {
 /// A control connection.
 pub(super) struct Connection {
     pub(super) person: Person,
+    /// The client's id of its first call.
+    pub(super) first: CallId,
     pub(super) subscriber: Subscriber,
     pub(super) tunnel: Tunnel,
     pub(super) up: Stream,
@@ -65,6 +68,8 @@ pub(super) struct Connection {
     pub(super) server_open: bool,
     /// It ends because somebody wanted it to.
     pub(super) leaving: bool,
+    /// When the last verdict on one of its logins comes.
+    pub(super) judged: Time,
     /// Calls that are up at the client, with their addresses.
     pub(super) online: BTreeMap<u16, Ipv4Addr>,
     /// Calls that the client has lost.
@@ -92,6 +97,8 @@ pub(super) struct World {
     pub(super) resting: HashMap<CallRef, Ipv4Addr>,
     pub(super) next_id: u16,
     pub(super) model: Model,
+    /// A login is on trial.
+    pub(super) trial: Option<Trial>,
     /// What was sent beside data.
     pub(super) trace: Option<Vec<String>>,
 }
@@ -105,14 +112,7 @@ pub fn run(seed: u64, trace: bool) -> Outcome<Tally> {
     let story = Story::draw(&mut chance);
     let mut world = World::new(story, chance)?;
     world.trace = trace.then(Vec::new);
-    world.play().map_err(|error| {
-        format!(
-            "at {:?}: {error}\n{:#?}\n{}",
-            world.now.since(Time::ZERO),
-            world.story,
-            world.trace.take().unwrap_or_default().join("\n")
-        )
-    })?;
+    world.play().map_err(|error| world.report(&error))?;
     Ok(world.model.tally)
 }
 
@@ -122,7 +122,7 @@ pub(super) fn mac(address: Ipv4Addr) -> MacAddr {
 }
 
 impl World {
-    fn new(story: Story, mut chance: Chance) -> Outcome<Self> {
+    pub(super) fn new(story: Story, mut chance: Chance) -> Outcome<Self> {
         let io = |error: std::io::Error| error.to_string();
         let owners = Owners::round_robin(story.workers);
         let server: Vec<Node> = channels(story.workers, &RINGS)
@@ -166,13 +166,15 @@ impl World {
             resting: HashMap::new(),
             next_id: chance.u16(),
             model: Model::default(),
+            trial: None,
             trace: None,
             story,
             chance,
         })
     }
 
-    fn play(&mut self) -> Outcome {
+    /// What workers know before anybody dials, and when who will.
+    pub(super) fn begin(&mut self) -> Outcome {
         self.client.tell(Command::Neighbour {
             port: Port::Access,
             address: SERVER,
@@ -186,6 +188,11 @@ impl World {
             let at = Time::ZERO + person.dials;
             self.plan(at, Happening::Dial(person));
         }
+        Ok(())
+    }
+
+    fn play(&mut self) -> Outcome {
+        self.begin()?;
         // Bad weather.
         self.until(Time::ZERO + self.story.bad_weather, |_| false)?;
         // Good weather: everybody who wants to be is online.
@@ -196,13 +203,18 @@ impl World {
         // The client may think so first, and the server wait for an answer that was lost, until it asks again.
         self.until(self.now + REPEATED, |_| false)?;
         self.busy = false;
-        self.until(self.now + SETTLE, |_| false)?;
+        self.until(self.now + self.settled(), |_| false)?;
         self.prove()?;
         self.end()
     }
 
+    /// Longer than anything is on its way.
+    fn settled(&self) -> Duration {
+        SETTLE + 2 * self.story.weather.delay
+    }
+
     /// In good weather every packet comes out, in order, once.
-    fn prove(&mut self) -> Outcome {
+    pub(super) fn prove(&mut self) -> Outcome {
         let online: Vec<Ipv4Addr> = self.online().collect();
         let before: Vec<_> = online.iter().map(|a| self.model.figures(*a)).collect();
         for n in 0..PROOF {
@@ -213,7 +225,7 @@ impl World {
                 }
             }
         }
-        self.until(self.now + SETTLE, |_| false)?;
+        self.until(self.now + self.settled(), |_| false)?;
         for (address, before) in online.iter().zip(before) {
             let after = self.model.figures(*address);
             let (Some(before), Some(after)) = (before, after) else {
@@ -237,7 +249,7 @@ impl World {
     }
 
     /// Everybody leaves, and nothing stays behind.
-    fn end(&mut self) -> Outcome {
+    pub(super) fn end(&mut self) -> Outcome {
         let online: Vec<Ipv4Addr> = self.online().collect();
         for at in 0..self.connections.len() {
             let ending = self.connections[at].person.ending;
@@ -246,7 +258,7 @@ impl World {
         if !self.until(self.now + GOODBYE, Self::everything_is_over)? {
             return Err(format!("something is left: {}", self.describe()));
         }
-        self.until(self.now + SETTLE, |_| false)?;
+        self.until(self.now + self.settled(), |_| false)?;
         if !self.calls.is_empty() || self.model.online() > 0 || !self.addresses.is_empty() {
             return Err(format!(
                 "{} ids and {} addresses are still taken",
@@ -299,7 +311,7 @@ impl World {
     }
 
     /// Lets things happen until `end`, or until `done` says so; says whether it did.
-    fn until(&mut self, end: Time, done: fn(&Self) -> bool) -> Outcome<bool> {
+    pub(super) fn until(&mut self, end: Time, done: fn(&Self) -> bool) -> Outcome<bool> {
         loop {
             self.settle()?;
             if done(self) {
@@ -384,7 +396,9 @@ impl World {
                     connection.tunnel.hung_up(now);
                 }
             }
-            Happening::Judge(at, call, credentials) => return self.judge(at, call, &credentials),
+            Happening::Judge(at, call, credentials, holds) => {
+                return self.judge(at, call, &credentials, holds);
+            }
             Happening::Leave(at, ending) => return self.leave(at, ending),
             Happening::Data(address, way) => return self.data(address, way),
         }
@@ -416,8 +430,4 @@ impl World {
         }
         Err("this moment never ends".to_owned())
     }
-
-    // The network.
-
-    // What people do.
 }

@@ -9,14 +9,14 @@ use turnpike_controlplane::aaa::Login;
 use turnpike_controlplane::cause::Cause;
 use turnpike_controlplane::tunnel::{self, Placement, Refusal, Settings, Tunnel};
 use turnpike_dataplane::api::{CallRef, Command, Event, Port};
-use turnpike_protocol::CallId;
-use turnpike_protocol::mschap::NtHash;
+use turnpike_protocol::mschap::Password;
 use turnpike_protocol::ppp::{ClientLink, Credentials, Grant};
 use turnpike_protocol::pptp::CallerConfig;
+use turnpike_protocol::{CallId, Time};
 
 use super::model::{INNER, Way};
 use super::network::Stream;
-use super::play::{Connection, Happening, Outcome, PATIENCE, SERVER, World, mac};
+use super::play::{Connection, Happening, Outcome, SERVER, World, mac};
 use super::story::Person;
 
 impl World {
@@ -32,10 +32,8 @@ impl World {
             link: ClientLink {
                 mppe: self.story.mppe,
                 mppe_allowed: self.story.mppe_allowed,
-                ..ClientLink::new(
-                    user(person.user).as_bytes(),
-                    NtHash::from_password(&password),
-                )
+                methods: vec![self.story.method],
+                ..ClientLink::new(user(person.user).as_bytes(), Password::new(&password))
             },
             local,
             server: SERVER,
@@ -51,8 +49,11 @@ impl World {
             mtu: 1400,
             mppe: self.story.mppe,
             mppe_allowed: self.story.mppe_allowed,
-            login: Login::default(),
-            setup_time: PATIENCE,
+            login: Login {
+                methods: vec![self.story.method],
+                rechallenge: self.story.rechallenge,
+            },
+            setup_time: self.story.set_up,
             echo_interval: Duration::from_secs(30),
             calls: 16,
             inform: None,
@@ -64,6 +65,7 @@ impl World {
         }
         let tunnel = Tunnel::new(settings, SERVER, local, self.now);
         self.connections.push(Connection {
+            first: ids.first().map_or(CallId(0), |(id, _)| *id),
             subscriber: Subscriber::new(config, ids, self.now),
             tunnel,
             up: Stream::default(),
@@ -71,6 +73,7 @@ impl World {
             client_open: true,
             server_open: true,
             leaving: false,
+            judged: Time::ZERO,
             online: BTreeMap::new(),
             over: 0,
             person,
@@ -90,6 +93,9 @@ impl World {
                 return Err("IPv6 that nobody asked for".to_owned());
             }
             subscriber::Action::Up { id, terms, .. } => {
+                if !self.connections[at].person.honest {
+                    return Err("a client is up that does not know its password".to_owned());
+                }
                 self.connections[at].online.insert(id.0, terms.address);
                 self.model.tally.count("calls up");
                 for way in [Way::Up, Way::Down] {
@@ -102,7 +108,10 @@ impl World {
                 connection.over += 1;
                 let leaving = connection.leaving;
                 let honest = connection.person.honest;
-                self.client_lost(leaving, honest, &cause)?;
+                match &mut self.trial {
+                    Some(trial) => trial.client_lost(at, &cause),
+                    None => self.client_lost(leaving, honest, &cause)?,
+                }
             }
             subscriber::Action::Finished(_) => self.close(at, true),
         }
@@ -164,10 +173,18 @@ impl World {
             tunnel::Action::Authenticate {
                 call,
                 credentials,
-                holds: _,
+                holds,
             } => {
-                let later = self.now + self.chance.up_to(Duration::from_millis(300));
-                self.plan(later, Happening::Judge(at, call, credentials));
+                let mut later = self.now + self.chance.up_to(Duration::from_millis(300));
+                if let Some(trial) = &mut self.trial {
+                    later += trial.judging(at)?;
+                    self.inject(at)?;
+                }
+                // One verdict for each, in their order.
+                let connection = &mut self.connections[at];
+                later = later.max(connection.judged + Duration::from_nanos(1));
+                connection.judged = later;
+                self.plan(later, Happening::Judge(at, call, credentials, holds));
             }
             tunnel::Action::Notice(_) => {}
             tunnel::Action::Release6(_) => {
@@ -193,6 +210,9 @@ impl World {
                     self.free.push_back(address);
                 }
                 let connection = &self.connections[at];
+                if let Some(trial) = &mut self.trial {
+                    return trial.server_lost(at, connection.leaving, ended.cause);
+                }
                 let expected = connection.leaving
                     || (!connection.person.honest && ended.cause == Cause::AuthenticationFailed);
                 if !expected {
@@ -238,17 +258,27 @@ impl World {
         self.server[usize::from(self.owners.owner(call.id).0)].tell(command)
     }
 
-    pub(super) fn judge(&mut self, at: usize, call: CallRef, credentials: &Credentials) -> Outcome {
+    pub(super) fn judge(
+        &mut self,
+        at: usize,
+        call: CallRef,
+        credentials: &Credentials,
+        holds: Option<Ipv4Addr>,
+    ) -> Outcome {
         let name = String::from_utf8_lossy(credentials.user_part()).into_owned();
         let known = (0..8).find(|number| user(*number) == name);
         let proof = known
-            .map(|number| NtHash::from_password(&password(number)))
-            .and_then(|hash| credentials.verify(&hash.into()).ok());
+            .filter(|_| self.trial.as_ref().is_none_or(|trial| trial.is_known(at)))
+            .map(|number| Password::new(password(number)))
+            .and_then(|password| credentials.verify(&password.into()).ok());
+        if let Some(trial) = &mut self.trial {
+            trial.judged(at, proof.is_some());
+        }
         let verdict = match proof {
             None => Err(Refusal::new(Cause::AuthenticationFailed)),
             Some(proof) => {
                 // A call that authenticates again keeps its address.
-                let address = match self.resting.get(&call) {
+                let address = match holds.as_ref().or(self.resting.get(&call)) {
                     Some(address) => *address,
                     None => self.free.pop_front().ok_or("the pool is empty")?,
                 };
@@ -263,24 +293,19 @@ impl World {
             }
         };
         let given = verdict.as_ref().ok().map(|grant| grant.address);
-        let tunnel = &mut self.connections[at].tunnel;
-        tunnel.verdict(call, verdict, self.now);
-        if let Some(address) = given
-            && !self.addresses.contains_key(&call)
-        {
-            let taken = tunnel
-                .snapshots()
-                .any(|snapshot| snapshot.call == call && snapshot.address == Some(address));
-            if taken {
-                self.addresses.insert(call, address);
-                if self.resting.remove(&call).is_none() {
-                    self.model.login(address)?;
-                }
-            } else if !self.resting.contains_key(&call) {
-                // The call ended while it was judged.
-                self.model.tally.count("verdicts too late");
-                self.free.push_front(address);
+        let taken = self.connections[at].tunnel.verdict(call, verdict, self.now);
+        let Some(address) = given.filter(|_| !self.addresses.contains_key(&call)) else {
+            return Ok(());
+        };
+        if taken {
+            self.addresses.insert(call, address);
+            if self.resting.remove(&call).is_none() {
+                self.model.login(address)?;
             }
+        } else if !self.resting.contains_key(&call) {
+            // LCP was negotiated anew, or the call ended, while it was judged.
+            self.model.tally.count("verdicts too late");
+            self.free.push_front(address);
         }
         Ok(())
     }
@@ -334,5 +359,5 @@ fn user(number: u8) -> String {
 }
 
 fn password(number: u8) -> String {
-    format!("the password of {number}")
+    format!("password {number}")
 }

@@ -3,8 +3,10 @@
 use core::time::Duration;
 
 use turnpike_protocol::mppe::{Allowed, Policy, Stateful, Strength, Strengths};
+use turnpike_protocol::ppp::AuthProtocol;
 
 use super::Chance;
+use super::play::PATIENCE;
 
 /// How a control connection and its calls end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,6 +87,12 @@ pub struct Story {
     pub workers: usize,
     /// Packets of a call that may wait for earlier ones, at both ends.
     pub queue: u8,
+    /// How everybody says who they are.
+    pub method: AuthProtocol,
+    /// How often the server asks again.
+    pub rechallenge: Option<Duration>,
+    /// How long a call may take to come up.
+    pub set_up: Duration,
     /// Both sides' policy.
     pub mppe: Policy,
     /// Key lengths and modes of both sides.
@@ -133,6 +141,9 @@ impl Story {
         Self {
             workers: 1 + chance.below(2) as usize,
             queue: [0, 4, 32][chance.below(3) as usize],
+            method: AuthProtocol::MsChapV2,
+            rechallenge: None,
+            set_up: PATIENCE,
             mppe: if chance.percent(85) {
                 Policy::Require
             } else {
