@@ -115,8 +115,9 @@ fn ipv6_through_a_call(example: &str, no_mppe: bool) {
     let begun = Instant::now();
 
     // Linux makes itself an address, and looks whether somebody has it (a second).
-    // The first advertisement may come before Linux has its interface up; the next two follow within 16 s each.
-    let address: Ipv6Addr = until("an address of the prefix", Duration::from_secs(40), || {
+    // The first advertisement may come before Linux has its interface up. Then it asks, after a second and then every
+    // four or more; what the router says unasked comes up to 16 s later.
+    let address: Ipv6Addr = until("an address of the prefix", Duration::from_secs(12), || {
         let shown = road.client.ip(&format!(
             "-6 -oneline addr show dev {TUNNEL_INTERFACE} scope global -tentative"
         ))?;

@@ -10,6 +10,7 @@ use turnpike_dataplane::api::Port;
 use turnpike_dataplane::netdev::{Netlink, Route, SourceRule};
 use turnpike_dataplane::ports::{self, NEXT_HOP, Ports};
 use turnpike_protocol::wire::ethernet::MacAddr;
+use turnpike_protocol::wire::{ipv6, ndp};
 
 /// Rules of ours have this priority: before the main table's.
 const PRIORITY: u32 = 17_230;
@@ -128,9 +129,13 @@ impl Linux {
         Ok(())
     }
 
-    /// The router on the other end of a call. There are no link-layer addresses on its link, so Linux has to be told ours.
+    /// The router on the other end of a call, and the groups that it is asked by. There are no link-layer addresses on its
+    /// link, so Linux has to be told ours: frames to any other are not taken, nor those to Ethernet's multicast.
     pub fn router(&mut self, router: Ipv6Addr, ours: MacAddr) -> Result<(), Error> {
-        Ok(self.netlink.neighbour_set(self.host, router, ours)?)
+        for neighbour in [router, ndp::ALL_ROUTERS, ipv6::ALL_DHCP_SERVERS] {
+            self.netlink.neighbour_set(self.host, neighbour, ours)?;
+        }
+        Ok(())
     }
 
     /// Keeps the way to the server as it is, whatever routes come later.

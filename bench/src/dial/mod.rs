@@ -231,7 +231,8 @@ pub struct Dial {
     #[arg(long, value_enum, default_value = "refuse")]
     pub mppe_stateful: StatefulChoice,
     /// Ask for IPv6 as well: Linux makes itself an address on the veth interface as the server's router tells it, and
-    /// sends all its IPv6 through the call. One call only
+    /// sends all its IPv6 through the call. A DHCPv6 client on that interface gets a prefix for the network behind this
+    /// machine, where the server delegates. One call only
     #[arg(long)]
     pub ipv6: bool,
     /// Largest inner packet in octets

@@ -24,8 +24,6 @@ use read::Question;
 pub const SERVER_PORT: u16 = 547;
 /// UDP port of clients (RFC 8415 §7.2).
 pub const CLIENT_PORT: u16 = 546;
-/// All_DHCP_Relay_Agents_and_Servers (RFC 8415 §7.1).
-pub const ALL_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 
 /// How long a client may prefer its prefix, and how long use it without asking again, in seconds.
 const PREFERRED: u32 = 3600;

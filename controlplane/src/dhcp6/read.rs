@@ -10,7 +10,7 @@ use dhcproto::{Decodable, Decoder};
 use ipnet::Ipv6Net;
 use turnpike_protocol::wire::{ipv6, udp};
 
-use super::{ALL_SERVERS, Fault, SERVER_PORT};
+use super::{Fault, SERVER_PORT};
 
 /// Octets of a message before its options (RFC 8415 §8).
 const HEADER_LEN: usize = 4;
@@ -50,7 +50,7 @@ impl Question {
     pub(super) fn read(packet: &[u8], us: Ipv6Addr) -> Result<Self, Fault> {
         let ip = ipv6::Packet::new_checked(packet).map_err(|_| Fault::Malformed)?;
         let datagram = udp::Datagram::in_ipv6(packet).map_err(|_| Fault::Malformed)?;
-        let multicast = ip.destination() == ALL_SERVERS;
+        let multicast = ip.destination() == ipv6::ALL_DHCP_SERVERS;
         let to_us = multicast || ip.destination() == us;
         if !to_us || datagram.destination != SERVER_PORT || datagram.payload.len() < HEADER_LEN {
             return Err(Fault::Malformed);

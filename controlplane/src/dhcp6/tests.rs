@@ -97,7 +97,7 @@ fn packet_to(destination: Ipv6Addr, kind: u8, options: &[Vec<u8>]) -> Vec<u8> {
 }
 
 fn packet(kind: u8, options: &[Vec<u8>]) -> Vec<u8> {
-    packet_to(ALL_SERVERS, kind, options)
+    packet_to(ipv6::ALL_DHCP_SERVERS, kind, options)
 }
 
 /// An answer, read without the crate that wrote it: its type, and its options by code.
@@ -536,7 +536,7 @@ fn what_cannot_be_read() {
     // From another address than the call's, and to another port.
     let from = |source, port| {
         let from = SocketAddrV6::new(source, CLIENT_PORT, 0, 0);
-        let to = SocketAddrV6::new(ALL_SERVERS, port, 0, 0);
+        let to = SocketAddrV6::new(ipv6::ALL_DHCP_SERVERS, port, 0, 0);
         udp::ipv6_packet(from, to, &good[48..]).unwrap()
     };
     assert_eq!(

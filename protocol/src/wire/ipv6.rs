@@ -20,6 +20,9 @@ pub const UDP: u8 = 17;
 /// Next header: ICMPv6 (RFC 4443).
 pub const ICMPV6: u8 = 58;
 
+/// All_DHCP_Relay_Agents_and_Servers (RFC 8415 §7.1).
+pub const ALL_DHCP_SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+
 /// Whether an address is good on one link only: fe80::/10 (RFC 4291 §2.5.6).
 #[inline]
 pub const fn is_link_local(address: Ipv6Addr) -> bool {

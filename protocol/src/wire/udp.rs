@@ -130,15 +130,14 @@ pub fn ipv6_packet(from: SocketAddrV6, to: SocketAddrV6, payload: &[u8]) -> Opti
 
 #[cfg(test)]
 mod tests {
-    use core::net::{Ipv4Addr, Ipv6Addr};
+    use core::net::Ipv4Addr;
 
     use super::*;
 
     const FROM: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 20, 0, 1), 67);
     const TO: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 20, 0, 10), 68);
     const FROM6: SocketAddrV6 = SocketAddrV6::new(ipv6::link_local(1), 547, 0, 0);
-    const TO6: SocketAddrV6 =
-        SocketAddrV6::new(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2), 546, 0, 0);
+    const TO6: SocketAddrV6 = SocketAddrV6::new(ipv6::ALL_DHCP_SERVERS, 546, 0, 0);
 
     #[test]
     fn packets_are_read_as_they_were_written() {

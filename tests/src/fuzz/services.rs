@@ -112,7 +112,11 @@ pub fn dhcpv6(octets: &[u8]) -> Trace {
         let everybody = input.octet() % 4 != 3;
         let message = input.chunk();
         let from = SocketAddrV6::new(THEIRS, dhcp6::CLIENT_PORT, 0, 0);
-        let to = if everybody { dhcp6::ALL_SERVERS } else { OURS };
+        let to = if everybody {
+            ipv6::ALL_DHCP_SERVERS
+        } else {
+            OURS
+        };
         let to = SocketAddrV6::new(to, dhcp6::SERVER_PORT, 0, 0);
         let Some(packet) = udp::ipv6_packet(from, to, message) else {
             return trace;

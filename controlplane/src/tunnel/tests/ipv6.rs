@@ -198,7 +198,7 @@ fn a_login_that_is_made_anew_gives_its_prefixes_back_first() {
 fn dhcpv6(kind: u8, options: &[&[u8]]) -> Vec<u8> {
     let message = [&[kind, 1, 2, 3][..], &options.concat()].concat();
     let from = SocketAddrV6::new(link_local(CLIENT), 546, 0, 0);
-    let to = SocketAddrV6::new(crate::dhcp6::ALL_SERVERS, 547, 0, 0);
+    let to = SocketAddrV6::new(ipv6::ALL_DHCP_SERVERS, 547, 0, 0);
     udp::ipv6_packet(from, to, &message).unwrap()
 }
 
