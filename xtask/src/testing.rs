@@ -96,6 +96,7 @@ pub fn run(args: &Args, root: &Path) -> Result<bool> {
         needs::GUESTS,
         needs::CAPTURES,
         needs::LOSSES,
+        needs::PREFIXES,
     ]
     .concat();
     needs::install(&wanted, &mut |line| console.line(line))?;

@@ -199,7 +199,7 @@ impl Login {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Move {
     /// Where a [`transfer::Hall`] listens.
-    pub to: std::net::SocketAddrV4,
+    pub to: std::net::SocketAddr,
     /// Seen from the guest.
     pub direction: Direction,
     /// How much.

@@ -61,6 +61,13 @@ pub const CAPTURES: &[Need] = &[
     need("tshark", "tshark", "a dissector that nobody here wrote"),
 ];
 
+/// What asks for prefixes inside calls.
+pub const PREFIXES: &[Need] = &[need(
+    "dhcpcd-base",
+    "dhcpcd",
+    "a DHCPv6 client that nobody here wrote",
+)];
+
 /// Which of `needs` are not installed.
 pub fn missing(needs: &[Need]) -> Vec<Need> {
     needs

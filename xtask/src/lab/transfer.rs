@@ -5,7 +5,7 @@
 //! of [`BLOCK`] octets: whoever sees the stream in clear can find it. Both ends hash what passed their socket.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -62,7 +62,7 @@ struct Order {
 /// A listener inside a namespace that takes part in any number of streams. It ends when dropped.
 #[derive(Debug)]
 pub struct Hall {
-    address: SocketAddrV4,
+    address: SocketAddr,
     stop: Arc<AtomicBool>,
     /// Octets that passed, of all streams.
     passed: Arc<AtomicU64>,
@@ -71,18 +71,16 @@ pub struct Hall {
 
 impl Hall {
     /// Listens on `address` at `port` (0: any) inside `namespace`.
-    pub fn open(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<Self> {
+    pub fn open(namespace: &Namespace, address: impl Into<IpAddr>, port: u16) -> Result<Self> {
+        let address = SocketAddr::new(address.into(), port);
         let listener = namespace
-            .enter(move || TcpListener::bind((address, port)))?
+            .enter(move || TcpListener::bind(address))?
             .join()
             .map_err(|_| anyhow::anyhow!("listening panicked"))?
-            .with_context(|| format!("cannot listen on {address}:{port}"))?;
+            .with_context(|| format!("cannot listen on {address}"))?;
         listener.set_nonblocking(true)?;
-        let SocketAddr::V4(address) = listener.local_addr()? else {
-            bail!("not an IPv4 listener");
-        };
         let hall = Self {
-            address,
+            address: listener.local_addr()?,
             stop: Arc::default(),
             passed: Arc::default(),
             seen: Arc::default(),
@@ -108,7 +106,7 @@ impl Hall {
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddrV4 {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
@@ -166,13 +164,13 @@ fn serve(stream: TcpStream, passed: &AtomicU64) -> Result<Moved> {
 
 /// Moves `bytes` octets of a stream that holds `marker` to or from the [`Hall`] at `to`; `note` hears how many so far.
 pub fn run(
-    to: SocketAddrV4,
+    to: SocketAddr,
     direction: Direction,
     bytes: u64,
     marker: &str,
     note: &mut dyn FnMut(u64),
 ) -> Result<Moved> {
-    let stream = TcpStream::connect_timeout(&to.into(), Duration::from_secs(10))
+    let stream = TcpStream::connect_timeout(&to, Duration::from_secs(10))
         .with_context(|| format!("cannot connect to {to}"))?;
     prepare(&stream)?;
     let order = Order {
@@ -208,7 +206,7 @@ pub fn run(
 /// [`run`], from inside `namespace`, while `watch` is called ten times a second with the number of octets so far.
 pub fn run_inside(
     namespace: &Namespace,
-    to: SocketAddrV4,
+    to: SocketAddr,
     direction: Direction,
     bytes: u64,
     marker: &str,
@@ -338,9 +336,7 @@ mod tests {
     #[test]
     fn a_stream_arrives_either_way_and_a_changed_octet_shows() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let SocketAddr::V4(to) = listener.local_addr().unwrap() else {
-            panic!("not IPv4");
-        };
+        let to = listener.local_addr().unwrap();
         for direction in [Direction::Up, Direction::Down] {
             let passed = AtomicU64::new(0);
             let (here, there) = std::thread::scope(|scope| {
