@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use xtask::lab::dial::{Client, Plan, TUNNEL_INTERFACE};
-use xtask::lab::road::{ClientSide, Road, TARGET, UPLINK_INTERFACE};
+use xtask::lab::road::{ACCESS_INTERFACE, ClientSide, Road, TARGET, UPLINK_INTERFACE};
 use xtask::lab::server::{Configuration, Server};
 use xtask::lab::until;
 
@@ -237,4 +237,34 @@ fn ipv6_goes_through_a_call_by_way_of_linux() {
 #[test]
 fn ipv6_goes_through_a_call_beside_an_uplink_and_in_clear() {
     ipv6_through_a_call("edge", true);
+}
+
+#[test]
+fn what_switches_ipv6_on_is_named_where_linux_has_it_off() {
+    let road = Road::build(ClientSide::Namespace).unwrap();
+    let concentrator = &road.concentrator;
+    let mut configuration = Configuration::example("office", road.lab.directory()).unwrap();
+    configuration
+        .change("network.ipv6_pool", "2001:db8:1::/48")
+        .unwrap();
+    let before = concentrator.interfaces().unwrap();
+    let told = format!(
+        "{:#}",
+        Server::start(concentrator, &configuration).unwrap_err()
+    );
+    let instead = "sysctl -w net.ipv6.conf.all.disable_ipv6=0";
+    assert!(told.contains("`ipv6_pool` in [network] needs"), "{told}");
+    // As a warning, because other machines may have it, and then as what ends the start, with nothing left behind.
+    for level in ["WARN", "ERROR"] {
+        let said = |line: &str| line.contains(level) && line.contains(instead);
+        assert!(told.lines().any(said), "{level}: {told}");
+    }
+    assert_eq!(concentrator.interfaces().unwrap(), before);
+    assert!(!concentrator.has_xdp(ACCESS_INTERFACE).unwrap());
+
+    // That is all it takes.
+    concentrator.run(instead).unwrap();
+    let mut server = Server::start(concentrator, &configuration).unwrap();
+    assert!(!server.log().contains("disable_ipv6"), "{}", server.log());
+    assert!(server.stop().unwrap().success(), "{}", server.log());
 }

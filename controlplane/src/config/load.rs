@@ -114,7 +114,7 @@ pub(super) fn read(
     Ok(text)
 }
 
-/// Warns of what does not fit this machine as it is now: interfaces and cores that are not there. A configuration
+/// Warns of what does not fit this machine as it is now: interfaces, cores and IPv6 that are not there. A configuration
 /// may be written elsewhere, so these are no faults; starting with it would fail, though.
 pub fn machine(config: &Config, file: &str) -> Vec<Finding> {
     let mut warnings = Vec::new();
@@ -156,5 +156,29 @@ pub fn machine(config: &Config, file: &str) -> Vec<Finding> {
             );
         }
     }
+    if config.network.ipv6.is_some()
+        && let Some((what, instead)) = without_ipv6()
+    {
+        warn(what.to_owned(), instead);
+    }
     warnings
+}
+
+/// Why Linux could not give the host interface IPv6 now, which `ipv6_pool` needs, and what to do about it; `None` when
+/// it could.
+pub(crate) fn without_ipv6() -> Option<(&'static str, &'static str)> {
+    // What interfaces begin with that are made from now on; `all` sets it, too.
+    let setting = std::fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6");
+    match setting {
+        Ok(setting) if setting.trim() == "0" => None,
+        Ok(_) => Some((
+            "`ipv6_pool` in [network] needs IPv6, which Linux has switched off here",
+            "switch it on: sysctl -w net.ipv6.conf.all.disable_ipv6=0, and the same in /etc/sysctl.d for the next start \
+             of the machine; or take `ipv6_pool` out",
+        )),
+        Err(_) => Some((
+            "`ipv6_pool` in [network] needs IPv6, which this Linux does not have",
+            "start the machine without ipv6.disable=1 on the kernel's command line, or take `ipv6_pool` out",
+        )),
+    }
 }

@@ -33,6 +33,7 @@ use turnpike_protocol::mppe::{Allowed, Policy};
 pub(crate) use finding::Source;
 pub use finding::{Faults, Finding};
 pub use limits::DEFAULT_SETUP_TIME;
+pub(crate) use load::without_ipv6;
 pub use load::{load, machine};
 pub use parse::{MTU, parse};
 pub use roster::Roster;

@@ -32,7 +32,7 @@ use crate::aaa::Store;
 use crate::applicants::Applicants;
 use crate::backend::Operator;
 use crate::calls::Calls;
-use crate::config::{Config, XdpMode};
+use crate::config::{Config, XdpMode, without_ipv6};
 use crate::counts::Counts;
 use crate::dhcp6::Dhcp6;
 use crate::driver::{Clock, Paths, Shared, Terms};
@@ -82,6 +82,14 @@ pub enum Error {
     /// The workers ended by themselves.
     #[error(transparent)]
     Stopped(#[from] Stopped),
+    /// The machine lacks what the configuration needs.
+    #[error("{what}; {instead}")]
+    Machine {
+        /// What it lacks.
+        what: &'static str,
+        /// What to do about it.
+        instead: &'static str,
+    },
     /// Something else of the system.
     #[error("{doing}: {source}")]
     System {
@@ -170,6 +178,11 @@ struct Running {
 
 impl Running {
     async fn start(config: &Config) -> Result<Self, Error> {
+        if config.network.ipv6.is_some()
+            && let Some((what, instead)) = without_ipv6()
+        {
+            return Err(Error::Machine { what, instead });
+        }
         let clock = Clock::start();
         let origin_unix_nanos = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
