@@ -71,6 +71,17 @@ impl Users {
         self.len() == 0
     }
 
+    /// The users of whose passwords only the NT hash is known, as fit for terminals, in the order of their names.
+    pub fn hash_only(&self) -> Vec<String> {
+        let accounts = self.accounts.values();
+        let mut names: Vec<_> = accounts
+            .filter(|account| account.secret.0.password().is_none())
+            .map(|account| names::printable(&account.name))
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Addresses that belong to certain users, in no order; nobody else may get them.
     pub fn fixed(&self) -> impl Iterator<Item = Range> {
         let own = self.accounts.values().map(|account| &account.addresses);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::finding::{Faults, Finding};
-use super::{Config, Loaded, parse};
+use super::{Config, Loaded, login, parse};
 
 /// The largest file that is read, in octets.
 const MAX_FILE: u64 = 16 << 20;
@@ -45,6 +45,7 @@ pub fn load(path: &Path) -> Result<Loaded, Faults> {
     config.network.prefixes = config.roster.prefixes(&users);
     config.users = users;
     warnings.append(&mut found);
+    warnings.extend(login::hash_only(&config.auth, &config.users, &name));
     if config.users.is_empty() {
         warnings.push(Finding {
             file: name,

@@ -6,7 +6,11 @@ use turnpike_protocol::mppe::Policy;
 use turnpike_protocol::ppp::AuthProtocol;
 
 use super::read::{At, Reader, Section};
-use crate::aaa::Login;
+use super::{Auth, Finding};
+use crate::aaa::{Login, Users};
+
+/// Users that one warning names.
+const NAMED: usize = 3;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -55,6 +59,33 @@ pub(super) fn login_of(reader: &mut Reader<'_>, section: &mut Section<'_>, mppe:
         }
     }
     login
+}
+
+/// Warns of users who cannot log in by CHAP-MD5, which needs their password, while clients are asked for it; `file` is
+/// the configuration's name.
+pub(super) fn hash_only(auth: &Auth, users: &Users, file: &str) -> Option<Finding> {
+    let asked = auth.mppe != Policy::Require && auth.login.methods.contains(&AuthProtocol::ChapMd5);
+    let names = asked.then(|| users.hash_only())?;
+    let (named, others) = names.split_at(names.len().min(NAMED));
+    let mut who: Vec<_> = named.iter().map(|name| format!("\"{name}\"")).collect();
+    let last = match others.len() {
+        0 => who.pop()?,
+        1 => "1 other".to_owned(),
+        count => format!("{count} others"),
+    };
+    let who = match who.is_empty() {
+        true => last,
+        false => format!("{} and {last}", who.join(", ")),
+    };
+    Some(Finding {
+        file: file.to_owned(),
+        line: 0,
+        what: format!(
+            "`methods` in [auth] has \"chap-md5\", by which {who} can never log in: only the NT hash is stored"
+        ),
+        instead: "write `password` in place of `nt_hash` for them, or take \"chap-md5\" out"
+            .to_owned(),
+    })
 }
 
 fn methods_of(

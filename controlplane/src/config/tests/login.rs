@@ -69,3 +69,49 @@ fn what_contradicts_itself_is_refused() {
         assert!(told.starts_with(expected), "{told}");
     }
 }
+
+#[test]
+fn users_whom_a_method_keeps_out_are_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let toml = directory.path().join("turnpike.toml");
+    let warnings = |auth: &str, hashed: &[&str]| -> Vec<String> {
+        let hash = "nt_hash = \"8846F7EAEE8FB117AD06BDD830B7586C\"";
+        let user = |name: &str, secret: &str| format!("[[user]]\nname = \"{name}\"\n{secret}\n");
+        let mut text = with("auth", auth) + &user("alice", "password = \"x\"");
+        for name in hashed {
+            text += &user(name, hash);
+        }
+        std::fs::write(&toml, text).unwrap();
+        std::fs::set_permissions(&toml, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let warnings = load(&toml).ok().unwrap().warnings;
+        warnings.iter().map(ToString::to_string).collect()
+    };
+    let asked = "mppe = \"prefer\"\nmethods = [\"ms-chap-v2\", \"chap-md5\", \"pap\"]";
+    for (hashed, who) in [
+        (&["bob"][..], "\"bob\""),
+        (&["dave", "bob"], "\"bob\" and \"dave\""),
+        (&["dave", "carol", "bob"], "\"bob\", \"carol\" and \"dave\""),
+        (&["e", "d", "c", "b"], "\"b\", \"c\", \"d\" and 1 other"),
+        (
+            &["f", "e", "d", "c", "b"],
+            "\"b\", \"c\", \"d\" and 2 others",
+        ),
+    ] {
+        let expected = format!(
+            "{}: `methods` in [auth] has \"chap-md5\", by which {who} can never log in: only the NT hash is stored; \
+             write `password` in place of `nt_hash` for them, or take \"chap-md5\" out",
+            toml.display()
+        );
+        assert_eq!(warnings(asked, hashed), [expected]);
+    }
+    // Nobody is kept out; all other methods do with the hash; and without keys CHAP-MD5 is passed over.
+    assert_eq!(warnings(asked, &[]), [""; 0]);
+    for auth in [
+        "mppe = \"prefer\"\nmethods = [\"ms-chap-v2\", \"ms-chap-v1\", \"pap\"]",
+        "methods = [\"ms-chap-v2\", \"chap-md5\"]",
+        "",
+    ] {
+        assert_eq!(warnings(auth, &["bob"]), [""; 0], "{auth}");
+    }
+}
