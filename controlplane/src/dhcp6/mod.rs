@@ -293,13 +293,14 @@ fn bind(
         match link.delegated.filter(|_| index == chosen) {
             Some(prefix) => {
                 (answer.t1, answer.t2) = (T1, T2);
-                answer.opts.insert(prefix_option(prefix, PREFERRED, VALID));
                 for other in ia.prefixes.iter().filter(|other| **other != prefix) {
                     // A hint in the client's first question (RFC 8415 §18.2.1), else a prefix that it uses.
                     if matches!(question.kind, MessageType::Renew | MessageType::Rebind) {
                         answer.opts.insert(prefix_option(*other, 0, 0));
                     }
                 }
+                // The codec puts the last one of a kind first, and there are clients that look at the first prefix only.
+                answer.opts.insert(prefix_option(prefix, PREFERRED, VALID));
                 if commit {
                     *bound = Some(Bound {
                         duid: client.to_vec(),
