@@ -103,21 +103,23 @@ impl Dhcpcd {
         })
     }
 
-    /// Waits until it has an answer to its DHCPv6; the options of it, by name.
-    fn bound(&mut self) -> Result<BTreeMap<String, String>> {
+    /// Waits until it has been delegated `prefix`; the options of the answer, by name.
+    fn bound(&mut self, prefix: Ipv6Net) -> Result<BTreeMap<String, String>> {
         until("a delegated prefix", PATIENCE, || {
             let ended = self.process.ended()?;
             anyhow::ensure!(ended.is_none(), "dhcpcd ended: {ended:?}");
             let events = std::fs::read_to_string(&self.events).unwrap_or_default();
-            Ok(events
-                .lines()
-                .find(|line| line.contains("reason=BOUND6"))
-                .map(|line| {
-                    line.split(' ')
-                        .filter_map(|word| word.split_once('='))
-                        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                        .collect()
-                }))
+            let mut events = events.lines().map(|line| -> BTreeMap<String, String> {
+                line.split(' ')
+                    .filter_map(|word| word.split_once('='))
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .collect()
+            });
+            Ok(events.find(|event| {
+                let says = |name: &str| event.get(name).map_or("", String::as_str);
+                ["BOUND6", "REBIND6"].contains(&says("reason"))
+                    && says("new_dhcp6_ia_pd1_prefix1") == prefix.network().to_string()
+            }))
         })
         .with_context(|| format!("dhcpcd said:\n{}", self.process.tail()))
     }
@@ -202,6 +204,25 @@ fn lost<const N: usize>(
     (counts, said)
 }
 
+/// Waits until the client has this address, and this one alone, on its network.
+fn wait_for_gateway(client: &Namespace, gateway: Ipv6Addr) {
+    until("the client's address on its network", PATIENCE, || {
+        let shown = client.ip("-6 -oneline addr show dev home0 scope global -tentative")?;
+        let only = shown.lines().count() == 1;
+        Ok((only && shown.contains(&format!("{gateway}/64"))).then_some(()))
+    })
+    .unwrap();
+}
+
+fn hang_up(client: &mut Client, server: &Server) {
+    let (status, _) = client.hang_up().unwrap();
+    assert!(status.success(), "{}", client.text());
+    until("no calls", Duration::from_secs(5), || {
+        Ok((server.stats()?.calls == 0).then_some(()))
+    })
+    .unwrap();
+}
+
 fn a_network_behind_a_client(example: &str) {
     let (road, home) = surroundings();
     let configuration = configuration(example, &road);
@@ -211,12 +232,12 @@ fn a_network_behind_a_client(example: &str) {
     let mut client = Client::start(&road.client, "dial", &plan).unwrap();
     client.wait_up(1, PATIENCE).unwrap();
     let mut dhcpcd = Dhcpcd::start(&road.client).unwrap();
+    let delegated: Ipv6Net = DELEGATED.parse().unwrap();
     let told = dhcpcd
-        .bound()
+        .bound(delegated)
         .unwrap_or_else(|error| panic!("{error:#}\nturnpike:\n{}", server.log()));
 
     // What it heard, in its own words.
-    let delegated: Ipv6Net = DELEGATED.parse().unwrap();
     for (name, value) in [
         ("interface", TUNNEL_INTERFACE.to_owned()),
         ("new_dhcp6_ia_pd1_prefix1", delegated.network().to_string()),
@@ -236,13 +257,7 @@ fn a_network_behind_a_client(example: &str) {
     for direction in ["mppe_receive", "mppe_transmit"] {
         assert_eq!(session[direction]["bits"], 128, "{session}");
     }
-    until("the client's address on its network", PATIENCE, || {
-        let shown = road
-            .client
-            .ip("-6 -oneline addr show dev home0 scope global -tentative")?;
-        Ok(shown.contains(&format!("{GATEWAY}/64")).then_some(()))
-    })
-    .unwrap();
+    wait_for_gateway(&road.client, GATEWAY);
 
     // As large as the tunnel takes; larger, in pieces, once the sender has heard of it.
     for (from, to) in [(&home, HOST), (&home, ROUTER), (&road.internet, DESK)] {
@@ -299,12 +314,7 @@ fn a_network_behind_a_client(example: &str) {
     let control = server.stats().unwrap().control;
     assert!(control["dhcpv6_answered"] >= 1, "{control:?}");
 
-    let (status, _) = client.hang_up().unwrap();
-    assert!(status.success(), "{}", client.text());
-    until("no calls", Duration::from_secs(5), || {
-        Ok((server.stats()?.calls == 0).then_some(()))
-    })
-    .unwrap();
+    hang_up(&mut client, &server);
     // Nobody has the prefix now. Whoever asks for it is told so, and each packet ends where it came.
     for to in [DESK, NOWHERE] {
         let (drops, said) = lost(&server, &road.internet, to, "", ["pool-without-call"]);
@@ -322,4 +332,67 @@ fn a_network_behind_a_client_is_reached_by_way_of_linux() {
 #[test]
 fn a_network_behind_a_client_is_reached_beside_an_uplink() {
     a_network_behind_a_client("edge");
+}
+
+#[test]
+fn who_dials_again_gets_another_prefix_and_the_old_one_leads_nowhere() {
+    let (road, home) = surroundings();
+    let configuration = configuration("office", &road);
+    let mut server = Server::start(&road.concentrator, &configuration).unwrap();
+    let mut plan = Plan::new(configuration.user().unwrap());
+    plan.more.push("--ipv6".into());
+    let mut client = Client::start(&road.client, "dial", &plan).unwrap();
+    client.wait_up(1, PATIENCE).unwrap();
+    let mut dhcpcd = Dhcpcd::start(&road.client).unwrap();
+    dhcpcd.bound(DELEGATED.parse().unwrap()).unwrap();
+    wait_for_gateway(&road.client, GATEWAY);
+    home.run(&format!("ping -6 -n -c 2 -i 0.1 -W 3 {HOST}"))
+        .unwrap();
+    hang_up(&mut client, &server);
+
+    // The first prefix rests. dhcpcd asks for it all the same: it remembers it.
+    let (prefix, gateway, desk) = (
+        "2001:db8:8000:100::/56",
+        "2001:db8:8000:107::1",
+        "2001:db8:8000:107::5",
+    );
+    let mut client = Client::start(&road.client, "dial-again", &plan).unwrap();
+    client.wait_up(1, PATIENCE).unwrap();
+    let told = dhcpcd
+        .bound(prefix.parse().unwrap())
+        .unwrap_or_else(|error| panic!("{error:#}\nturnpike:\n{}", server.log()));
+    // RFC 8415 §18.3.5: what it had before is over, and it hears so.
+    for (name, value) in [
+        ("reason", "REBIND6"),
+        ("new_dhcp6_ia_pd1_prefix2", "2001:db8:8000::"),
+        ("new_dhcp6_ia_pd1_prefix2_pltime", "0"),
+        ("new_dhcp6_ia_pd1_prefix2_vltime", "0"),
+    ] {
+        assert_eq!(
+            told.get(name).map(String::as_str),
+            Some(value),
+            "{name}: {told:?}"
+        );
+    }
+    assert_eq!(
+        server.sessions().unwrap()[0]["ipv6_delegated"],
+        json!(prefix)
+    );
+    wait_for_gateway(&road.client, gateway.parse().unwrap());
+    home.ip(&format!("addr add {desk}/64 dev desk0 nodad"))
+        .unwrap();
+    home.ip(&format!("route replace default via {gateway} src {desk}"))
+        .unwrap();
+    home.run(&format!("ping -6 -n -c 2 -i 0.1 -W 3 {HOST}"))
+        .unwrap();
+    road.internet
+        .run(&format!("ping -6 -n -c 2 -i 0.1 -W 3 {desk}"))
+        .unwrap();
+    let (drops, said) = lost(&server, &road.internet, DESK, "", ["pool-without-call"]);
+    assert_eq!(drops, [3], "{said}");
+    // Whoever goes on with the old prefix is held to the new one.
+    let (drops, said) = lost(&server, &home, HOST, &format!("-I {DESK}"), ["spoofed"]);
+    assert_eq!(drops, [3], "{said}");
+    hang_up(&mut client, &server);
+    assert!(server.stop().unwrap().success(), "{}", server.log());
 }
