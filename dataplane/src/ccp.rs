@@ -276,7 +276,8 @@ fn stop(call: &mut Call) {
 }
 
 /// An MPPE packet (header and ciphertext, decrypted in place) while receive keys are loaded and not running: the Ack
-/// that should have started them may be lost or overtaken. They start if the plaintext makes sense.
+/// that should have started them may be lost or overtaken. They start if the plaintext is an IP packet beyond doubt: what is
+/// only plausible would let one forged packet in five hundred start them.
 pub(crate) fn try_start(call: &mut Call, packet: &mut [u8]) -> Result<(), Reason> {
     let missing = call.decap.mppe_missing;
     call.decap.mppe_missing = missing.saturating_add(1);
@@ -305,7 +306,7 @@ pub(crate) fn try_start(call: &mut Call, packet: &mut [u8]) -> Result<(), Reason
         .open(header, missing)
         .map_err(|_| Reason::MppeNoKeys)?;
     cipher::run(cipher, data);
-    if !turnpike_protocol::mppe::plausible(data) {
+    if !turnpike_protocol::mppe::is_ip(data) {
         return Err(Reason::MppeNoKeys);
     }
     decryptor.judge(true);

@@ -197,7 +197,8 @@ fn in_clear(gate: Gate) -> Result<(), Reason> {
 #[inline]
 fn encrypted(gate: Gate, call: &Call) -> Result<(), Reason> {
     match gate {
-        Gate::Plain => Ok(()),
+        // Keys that were offered may be started by whoever has them, though encryption was not agreed.
+        Gate::Plain => Err(Reason::EncryptedRefused),
         Gate::Closed => Err(Reason::NotYetForwarding),
         Gate::Encrypted if call.encap.encryptor.is_some() => Ok(()),
         Gate::Encrypted => Err(Reason::NotYetEncrypted),

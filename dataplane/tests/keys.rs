@@ -237,6 +237,42 @@ fn looking_for_the_first_key_has_a_budget() {
 }
 
 #[test]
+fn garbage_starts_no_keys() {
+    let mut pair = requested();
+    // By keys that are nobody's. One in five hundred of these has the protocol number of something.
+    let mut encryptor = Encryptor::new(&key(9), Mode::Stateless);
+    for seq in 0..2000 {
+        let mut data = vec![0; 60];
+        encryptor.seal().cipher.apply(&mut data);
+        let packet = [&[0xfd, 0x90, 0x00][..], &data].concat();
+        let packet = gre_to_server(AT_SERVER.id, Some(10 + seq), None, &packet);
+        pair.server.receive(Port::Access, [packet]);
+        // Acknowledgements.
+        pair.server.sent(Port::Access);
+    }
+    pair.server.assert_dropped(&[(Reason::MppeNoKeys, 2000)]);
+    assert!(pair.server.counters(AT_SERVER).mppe_receive.is_none());
+}
+
+#[test]
+fn a_call_in_clear_takes_nothing_that_is_encrypted() {
+    let mut pair = requested();
+    // The client has neither acknowledged nor rejected the keys that it was offered, and is let do without.
+    pair.forward(Encryption::Plain);
+    let mut encryptor = Encryptor::new(&key(1), Mode::Stateless);
+    for seq in 0..2 {
+        let mut data = [&[0x21][..], &up()].concat();
+        let sealing = encryptor.seal();
+        sealing.cipher.apply(&mut data);
+        let packet = [&[0xfd][..], &sealing.header, &data].concat();
+        let packet = gre_to_server(AT_SERVER.id, Some(10 + seq), None, &packet);
+        pair.server.receive(Port::Access, [packet]);
+    }
+    pair.server.assert_dropped(&[(Reason::EncryptedRefused, 2)]);
+    assert!(pair.server.sent(Port::Host).is_empty());
+}
+
+#[test]
 fn keys_that_were_not_offered_are_not_looked_for() {
     let mut pair = Pair::open();
     pair.forward(Encryption::Required);

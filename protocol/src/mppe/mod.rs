@@ -135,6 +135,12 @@ pub fn plausible(plain: &[u8]) -> bool {
     Likeness::of(head, plain.len()) > Likeness::No
 }
 
+/// Whether `plain`, from its inner protocol field on, is an IP packet beyond doubt. Of random octets one in a million is.
+pub fn is_ip(plain: &[u8]) -> bool {
+    let head = &plain[..plain.len().min(Likeness::HEAD)];
+    Likeness::of(head, plain.len()) == Likeness::Sure
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +153,7 @@ mod tests {
         assert_eq!(Likeness::of(&packet, 22), Likeness::Perhaps);
         packet[12..14].copy_from_slice(&0xbaeb_u16.to_be_bytes());
         assert_eq!(Likeness::of(&packet, 22), Likeness::Sure);
+        assert!(is_ip(&packet));
         assert_eq!(Likeness::of(&packet[1..], 21), Likeness::Sure);
         assert!(plausible(&packet[1..]), "IPv4, one-octet protocol");
         packet.push(0);
