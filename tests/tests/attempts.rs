@@ -1,36 +1,115 @@
-//! Attempts to get packets past an encryption that was agreed, or is about to be: none passes, in either direction, and
-//! each has the name under which it is dropped.
+//! Attempts to get packets past an encryption that was agreed, or is about to be, past a login, or past the addresses that
+//! it gave: none passes, in either direction, of either version of IP, and each has the name under which it is dropped.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
     reason = "tests fail by panicking, and print the table they check"
 )]
 
+#[path = "attempts/acts.rs"]
+mod acts;
+#[path = "attempts/clear.rs"]
+mod clear;
+#[path = "attempts/encrypted.rs"]
+mod encrypted;
+#[path = "attempts/packets.rs"]
+mod packets;
+#[path = "attempts/refused.rs"]
+mod refused;
 #[path = "attempts/stage.rs"]
 mod stage;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use stage::{INNER, Out, Stage, Terms, inner};
+use packets::Version;
+use stage::{Cast, Judge, Out, Stage, Terms};
 use turnpike_controlplane::cause::Cause;
 use turnpike_protocol::mppe::{Mode, Policy, Strength};
-use turnpike_protocol::ppp::packet::code;
+use turnpike_protocol::ppp::AuthProtocol;
 
-const CCP: [u8; 2] = [0x80, 0xfd];
-const CHAP: [u8; 2] = [0xc2, 0x23];
-const LCP: [u8; 2] = [0xc0, 0x21];
+const STRENGTHS: [Strength; 3] = [Strength::Bits128, Strength::Bits56, Strength::Bits40];
+const MODES: [Mode; 2] = [Mode::Stateless, Mode::Stateful];
+const METHODS: [AuthProtocol; 4] = [
+    AuthProtocol::MsChapV2,
+    AuthProtocol::MsChapV1,
+    AuthProtocol::ChapMd5,
+    AuthProtocol::Pap,
+];
 
-fn nothing(_: &[u8]) -> bool {
-    false
+/// What becomes of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    /// It is dropped under this name.
+    Dropped(&'static str),
+    /// It passes: to a client, encrypted.
+    Passes,
+    /// It passes in clear.
+    PassesInClear,
 }
 
-fn everything(_: &[u8]) -> bool {
-    true
+/// What becomes of packets of one version of IP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Fates {
+    /// From the client, in clear.
+    clear: Fate,
+    /// From the client, encrypted: by its keys, or by some that are nobody's where it has none.
+    encrypted: Fate,
+    /// To the client.
+    down: Fate,
 }
 
-fn of(protocol: [u8; 2], frame: &[u8]) -> bool {
-    frame[2..4] == protocol
+const NOT_YET: Fate = Fate::Dropped("not-yet-forwarding");
+const NO_KEYS: Fate = Fate::Dropped("mppe-no-keys");
+
+/// Encrypted, and nothing else.
+const ENCRYPTED: Fates = Fates {
+    clear: Fate::Dropped("plain-refused"),
+    encrypted: Fate::Passes,
+    down: Fate::Passes,
+};
+/// In clear, and nothing else.
+const CLEAR: Fates = Fates {
+    clear: Fate::PassesInClear,
+    encrypted: NO_KEYS,
+    down: Fate::PassesInClear,
+};
+/// The client has been given no address yet.
+const NO_ADDRESS: Fates = Fates {
+    clear: NOT_YET,
+    encrypted: NO_KEYS,
+    down: Fate::Dropped("pool-without-call"),
+};
+/// The same where the keys run already.
+const NO_ADDRESS_BUT_KEYS: Fates = Fates {
+    encrypted: NOT_YET,
+    ..NO_ADDRESS
+};
+/// It has an address, and no keys any more, or none ever.
+const STOPPED: Fates = Fates {
+    clear: NOT_YET,
+    encrypted: NO_KEYS,
+    down: NOT_YET,
+};
+/// It has an address, and its keys run on.
+const HELD: Fates = Fates {
+    encrypted: NOT_YET,
+    ..STOPPED
+};
+/// The call is over.
+const OVER: Fates = Fates {
+    clear: Fate::Dropped("unknown-call"),
+    encrypted: Fate::Dropped("unknown-call"),
+    down: Fate::Dropped("pool-without-call"),
+};
+
+/// What comes of an attempt in the end.
+enum Then {
+    /// Everything stays as it is.
+    GoesOn,
+    /// The call ends.
+    Ends(Cause),
+    /// The policy lets the call go on in clear, as nobody wants its encryption.
+    InClear,
 }
 
 /// Something that a client does.
@@ -38,358 +117,157 @@ struct Attempt {
     name: &'static str,
     /// What its own link never sends: how far it lets the call come.
     mute: fn(&[u8]) -> bool,
-    act: fn(&mut Stage, Terms),
-    /// Encrypted packets flow afterwards, both ways, as before.
-    flows: bool,
-    /// Under which names the attempt, and then one packet of each kind, are dropped.
-    drops: &'static [&'static str],
-    /// How the call ends, when the client goes on like that.
-    end: Option<Cause>,
+    /// Whether the user gets IPv6.
+    ipv6: bool,
+    /// What it does once the call has come so far. Holds the names of its own drops against what they must be.
+    act: fn(&mut Stage),
+    /// What becomes of IPv4 afterwards.
+    four: Fates,
+    /// What becomes of IPv6.
+    six: Fates,
+    /// What a minute more of it brings, by the server's policy.
+    then: fn(Policy) -> Then,
 }
 
-fn option(bits: [u8; 4]) -> Vec<u8> {
-    [&[18, 6][..], &bits].concat()
-}
+impl Attempt {
+    /// Whether a version of IP flows before the attempt.
+    fn opens(&self, version: Version) -> bool {
+        let ncp = [0xff, 3, 0x80, version.protocol(), 1];
+        let user = version == Version::Four || self.ipv6;
+        let mut needed = acts::PRELIMINARIES.iter().chain([&ncp]);
+        user && !needed.any(|frame| (self.mute)(frame))
+    }
 
-/// Bits of another strength and mode than the agreed ones.
-fn other(terms: Terms) -> [u8; 4] {
-    let mut bits = terms.bits();
-    bits[0] ^= 1;
-    bits[3] = if bits[3] == 0x40 { 0x20 } else { 0x40 };
-    bits
-}
-
-fn repeat_request(stage: &mut Stage, bits: [u8; 4]) {
-    stage.mute = everything;
-    stage.send_ccp(code::CONFIGURE_REQUEST, 77, &option(bits));
-    stage.settle();
-}
-
-/// Answers the server's request, which it sends because the client's has come again.
-fn answer_anew(stage: &mut Stage, terms: Terms, code: u8, data: impl FnOnce(&[u8]) -> Vec<u8>) {
-    repeat_request(stage, terms.bits());
-    let (identifier, options) = stage.request.clone().unwrap();
-    stage.send_ccp(code, identifier, &data(&options));
-    stage.settle();
-}
-
-const ATTEMPTS: &[Attempt] = &[
-    Attempt {
-        name: "in clear on an open call",
-        mute: nothing,
-        act: |_, _| (),
-        flows: true,
-        drops: &["plain-refused"],
-        end: None,
-    },
-    Attempt {
-        name: "encrypted, with another call's address",
-        mute: nothing,
-        act: |stage, _| stage.send_encrypted(&packet("10.20.0.77".parse().unwrap())),
-        flows: true,
-        drops: &["plain-refused", "spoofed"],
-        end: None,
-    },
-    Attempt {
-        name: "LCP, CCP and IPCP inside MPPE",
-        mute: nothing,
-        act: |stage, _| {
-            for protocol in [LCP, CCP, [0x80, 0x21]] {
-                stage.send_encrypted(&[&protocol[..], &[5, 1, 0, 4]].concat());
-                // Stateful keys are reset after that.
-                stage.settle();
-                stage.send_encrypted(&packet(INNER));
-                assert_eq!(stage.settle().up, 1);
-            }
-        },
-        flows: true,
-        drops: &["control-in-mppe", "plain-refused"],
-        end: None,
-    },
-    Attempt {
-        name: "MPPE frames that are too short, or not encrypted",
-        mute: nothing,
-        act: |stage, _| {
-            for frame in [
-                &[0xfd][..],
-                &[0xfd, 0x90],
-                &[0xfd, 0x80, 0x30, 0, 0x21, 0x45],
-                &[0xfd, 0xb0, 0x30, 0, 0x21, 0x45],
-            ] {
-                stage.send_frame(frame);
-            }
-        },
-        flows: true,
-        drops: &[
-            "mppe-compressed",
-            "mppe-not-encrypted",
-            "mppe-short",
-            "plain-refused",
-        ],
-        end: None,
-    },
-    Attempt {
-        name: "before authentication",
-        mute: |frame| of(CHAP, frame),
-        act: |_, _| (),
-        flows: false,
-        drops: &["mppe-no-keys", "not-yet-forwarding", "pool-without-call"],
-        end: Some(Cause::SetupTimeout),
-    },
-    Attempt {
-        name: "before CCP",
-        mute: |frame| of(CCP, frame),
-        act: |_, _| (),
-        flows: false,
-        drops: &["mppe-no-keys", "not-yet-forwarding", "pool-without-call"],
-        end: None,
-    },
-    Attempt {
-        name: "before CCP, with IPCP pressed for",
-        mute: |frame| of(CCP, frame),
-        act: |stage, _| {
-            for identifier in 50..55 {
-                let head = [
-                    0xff,
-                    3,
-                    0x80,
-                    0x21,
-                    code::CONFIGURE_REQUEST,
-                    identifier,
-                    0,
-                    10,
-                    3,
-                    6,
-                ];
-                stage.send_frame(&[&head[..], &INNER.octets()].concat());
-                stage.settle();
-            }
-        },
-        flows: false,
-        drops: &["mppe-no-keys", "not-yet-forwarding", "pool-without-call"],
-        end: None,
-    },
-    Attempt {
-        name: "with only the server's request acknowledged",
-        mute: |frame| of(CCP, frame) && frame[4] == code::CONFIGURE_REQUEST,
-        act: |_, _| (),
-        flows: false,
-        drops: &["not-yet-forwarding", "pool-without-call"],
-        end: None,
-    },
-    Attempt {
-        name: "while CCP is argued about",
-        mute: |frame| of(CCP, frame),
-        act: |stage, terms| {
-            for round in 0..2 {
-                stage.send_ccp(code::CONFIGURE_REQUEST, 80 + round, &option(other(terms)));
-                let (identifier, _) = stage.request.clone().unwrap();
-                stage.send_ccp(code::CONFIGURE_NAK, identifier, &option(other(terms)));
-                stage.settle();
-                probe(stage);
-            }
-        },
-        flows: false,
-        drops: &["mppe-no-keys", "not-yet-forwarding", "pool-without-call"],
-        end: None,
-    },
-    Attempt {
-        name: "after malformed CCP requests",
-        mute: nothing,
-        act: |stage, terms| {
-            for data in [
-                &[18, 9, 1, 0, 0, 0x40][..],
-                &[18, 1, 1, 0, 0, 0x40],
-                &[18, 6, 1, 0, 0, 0x40, 21],
-                &[18],
-            ] {
-                stage.send_ccp(code::CONFIGURE_REQUEST, 77, data);
-                stage.send_ccp(code::CONFIGURE_ACK, 1, data);
-            }
-            let bits = terms.bits();
-            // Lengths beyond the frame, and under the header's.
-            for length in [99, 3] {
-                let head = [0xff, 3, 0x80, 0xfd, code::CONFIGURE_REQUEST, 77, 0, length];
-                stage.send_frame(&[&head[..], &option(bits)].concat());
-            }
-            stage.send_frame(&[0xff, 3, 0x80, 0xfd, code::CONFIGURE_REQUEST]);
-        },
-        flows: true,
-        drops: &["plain-refused"],
-        end: None,
-    },
-    Attempt {
-        name: "after a repeated CCP request",
-        mute: nothing,
-        act: |stage, terms| repeat_request(stage, terms.bits()),
-        flows: false,
-        drops: &["mppe-no-keys", "not-yet-forwarding"],
-        end: Some(Cause::EncryptionLost),
-    },
-    Attempt {
-        name: "after a CCP request for other bits",
-        mute: nothing,
-        act: |stage, terms| repeat_request(stage, other(terms)),
-        flows: false,
-        drops: &["mppe-no-keys", "not-yet-forwarding"],
-        end: Some(Cause::EncryptionLost),
-    },
-    Attempt {
-        name: "after a CCP request for no encryption",
-        mute: nothing,
-        act: |stage, _| repeat_request(stage, [0; 4]),
-        flows: false,
-        drops: &["mppe-no-keys", "not-yet-forwarding"],
-        end: Some(Cause::EncryptionLost),
-    },
-    Attempt {
-        name: "after a late Configure-Reject of MPPE",
-        mute: nothing,
-        act: |stage, terms| {
-            answer_anew(stage, terms, code::CONFIGURE_REJECT, <[u8]>::to_vec);
-            // Where stateful keys were asked for, stateless ones are asked for before it is believed.
-            let (identifier, options) = stage.request.clone().unwrap();
-            stage.send_ccp(code::CONFIGURE_REJECT, identifier, &options);
-            stage.settle();
-        },
-        flows: false,
-        drops: &["mppe-no-keys", "not-yet-forwarding"],
-        end: Some(Cause::EncryptionLost),
-    },
-    Attempt {
-        name: "after a late Nak without encryption",
-        mute: nothing,
-        act: |stage, terms| answer_anew(stage, terms, code::CONFIGURE_NAK, |_| option([0; 4])),
-        flows: false,
-        drops: &["mppe-no-keys", "not-yet-forwarding"],
-        end: Some(Cause::EncryptionLost),
-    },
-    Attempt {
-        name: "after a Protocol-Reject of CCP",
-        mute: nothing,
-        act: |stage, _| {
-            stage.mute = everything;
-            stage.send_frame(&[0xff, 3, 0xc0, 0x21, 8, 9, 0, 10, 0x80, 0xfd, 1, 1, 0, 4]);
-            stage.settle();
-        },
-        flows: false,
-        drops: &["mppe-no-keys", "not-yet-forwarding"],
-        end: Some(Cause::EncryptionLost),
-    },
-    Attempt {
-        name: "after a CCP Terminate-Request",
-        mute: nothing,
-        act: |stage, _| {
-            stage.mute = everything;
-            stage.send_ccp(code::TERMINATE_REQUEST, 9, &[]);
-            stage.settle();
-        },
-        flows: false,
-        drops: &["mppe-no-keys", "not-yet-forwarding"],
-        end: Some(Cause::EncryptionLost),
-    },
-    Attempt {
-        name: "after a CCP Terminate-Ack that nobody asked for",
-        mute: nothing,
-        act: |stage, _| {
-            stage.mute = everything;
-            stage.send_ccp(code::TERMINATE_ACK, 9, &[]);
-            stage.settle();
-        },
-        flows: false,
-        drops: &["mppe-no-keys", "not-yet-forwarding"],
-        end: Some(Cause::EncryptionLost),
-    },
-    Attempt {
-        name: "after LCP was begun anew",
-        mute: nothing,
-        act: |stage, _| {
-            stage.mute = everything;
-            let request = [0xff, 3, 0xc0, 0x21, 1, 77, 0, 10, 5, 6, 1, 2, 3, 4];
-            stage.send_frame(&request);
-            stage.settle();
-        },
-        flows: false,
-        drops: &["not-yet-forwarding"],
-        end: None,
-    },
-];
-
-fn packet(source: std::net::Ipv4Addr) -> Vec<u8> {
-    [&[0x00, 0x21][..], &inner(source)].concat()
-}
-
-/// One packet of each kind: up in clear with a short and with a long protocol number, up encrypted, down.
-fn probe(stage: &mut Stage) -> Out {
-    stage.send_frame(&[&[0x21][..], &inner(INNER)].concat());
-    stage.send_frame(&packet(INNER));
-    stage.send_encrypted(&packet(INNER));
-    stage.send_down();
-    stage.settle()
-}
-
-fn attempt(attempt: &Attempt, terms: Terms) {
-    let case = format!("{} ({terms:?})", attempt.name);
-    let mut stage = Stage::new(terms, attempt.mute);
-    if (attempt.mute)(&[0xff, 3, CCP[0], CCP[1], 1])
-        || (attempt.mute)(&[0xff, 3, CHAP[0], CHAP[1], 2])
-    {
-        assert_eq!(stage.settle(), Out::default(), "{case}");
-    } else {
+    /// Plays it in a call in which packets pass like this before.
+    fn play(&self, terms: Terms, before: &Fates) {
+        let mut stage = Stage::new(Cast {
+            name: self.name,
+            terms,
+            mute: self.mute,
+            judge: Judge::Grants,
+            ipv6: self.ipv6,
+        });
+        stage.expect_drops(&[]);
+        let open = Version::BOTH.map(|version| self.opens(version));
         for _ in 0..20 {
-            stage.send_encrypted(&packet(INNER));
-            stage.send_down();
-            let out = stage.settle();
-            assert_eq!(
-                (out.up, out.clear, out.down, out.unreadable),
-                (1, 0, 1, 0),
-                "{case}"
-            );
+            for (version, _) in Version::BOTH
+                .into_iter()
+                .zip(open)
+                .filter(|(_, open)| *open)
+            {
+                probe_one(&mut stage, version, before);
+            }
+        }
+        (self.act)(&mut stage);
+        stage.quiet();
+        stage.expect_drops(&[]);
+        let fates = [&self.four, &self.six];
+        probe(&mut stage, fates);
+        match (self.then)(terms.policy) {
+            Then::GoesOn => go_on(&mut stage, fates, None),
+            Then::Ends(cause) => go_on(&mut stage, fates, Some(cause)),
+            Then::InClear => {}
         }
     }
-    assert!(stage.drops().is_empty(), "{case}");
-    (attempt.act)(&mut stage, terms);
-    let out = probe(&mut stage);
-    let passed = usize::from(attempt.flows);
-    let expected = Out {
-        up: passed,
-        down: passed,
+
+    /// Its line of the table.
+    fn print(&self) {
+        let [four, six] = [self.four, self.six].map(|fates| {
+            [fates.clear, fates.encrypted, fates.down]
+                .map(|fate| match fate {
+                    Fate::Dropped(name) => name,
+                    Fate::Passes => "passes",
+                    Fate::PassesInClear => "in clear",
+                })
+                .map(|name| format!("{name:<20}"))
+                .concat()
+        });
+        println!("{:<60} {four}", self.name);
+        if six != four {
+            println!("{:<60} {six}", "    IPv6");
+        }
+    }
+}
+
+/// A minute in which packets keep coming: their fate stays what it is until the call ends, and then it is another.
+fn go_on(stage: &mut Stage, fates: [&Fates; 2], end: Option<Cause>) {
+    for _ in 0..60 {
+        stage.pass(Duration::from_secs(1));
+        stage.expect_drops(&[]);
+        if stage.ended.is_some() {
+            break;
+        }
+        probe(stage, fates);
+    }
+    assert_eq!(stage.ended, end, "{}", stage.case);
+    if end.is_some() {
+        probe(stage, [&OVER; 2]);
+    }
+}
+
+/// Sends one packet of each kind, and holds what becomes of it against what must.
+fn probe(stage: &mut Stage, fates: [&Fates; 2]) {
+    for (version, fates) in Version::BOTH.into_iter().zip(fates) {
+        probe_one(stage, version, fates);
+    }
+}
+
+fn probe_one(stage: &mut Stage, version: Version, fates: &Fates) {
+    let up = Out {
+        up: 1,
         ..Out::default()
     };
-    assert_eq!(out, expected, "{case}");
-    let drops: BTreeSet<&str> = stage.drops().into_keys().collect();
-    assert_eq!(drops, attempt.drops.iter().copied().collect(), "{case}");
-    if let Some(cause) = attempt.end {
-        // A minute in which packets keep coming.
-        for _ in 0..60 {
-            stage.pass(Duration::from_secs(1));
-            if stage.ended.is_some() {
-                break;
-            }
-            assert_eq!(probe(&mut stage), Out::default(), "{case}");
-        }
-        assert_eq!(stage.ended, Some(cause), "{case}");
+    let down = match fates.down {
+        Fate::PassesInClear => Out {
+            clear: 1,
+            ..Out::default()
+        },
+        _ => Out {
+            down: 1,
+            ..Out::default()
+        },
+    };
+    let long = version.ppp(&version.up());
+    let whole = [&[0xff, 3][..], &long].concat();
+    for frame in [&long[1..], &long, &whole] {
+        stage.send_frame(frame);
+        hold(stage, version, "in clear", fates.clear, up);
     }
+    stage.send_encrypted(&long);
+    hold(stage, version, "encrypted", fates.encrypted, up);
+    stage.send_down(&version.down());
+    hold(stage, version, "to the client", fates.down, down);
+}
+
+/// What became of the packet that was sent last; `passed` is what comes out when it passes.
+fn hold(stage: &mut Stage, version: Version, way: &str, fate: Fate, passed: Out) {
+    let out = stage.settle();
+    let drops: Vec<_> = stage.drops().into_iter().collect();
+    let expected = match fate {
+        Fate::Dropped(name) => (Out::default(), vec![(name, 1)]),
+        Fate::Passes | Fate::PassesInClear => (passed, vec![]),
+    };
+    assert_eq!((out, drops), expected, "{}: {version:?} {way}", stage.case);
+}
+
+fn print_head(title: &str) {
+    println!(
+        "\n{title:<60} {:<20}{:<20}{:<20}",
+        "up, in clear", "up, encrypted", "down"
+    );
 }
 
 #[test]
 fn nothing_passes_an_encryption() {
-    let mut cases = 0;
-    for one in ATTEMPTS {
-        println!("{:<52} {}", one.name, one.drops.join(", "));
-        for policy in [Policy::Require, Policy::Prefer] {
-            for strength in [Strength::Bits128, Strength::Bits56, Strength::Bits40] {
-                for mode in [Mode::Stateless, Mode::Stateful] {
-                    let terms = Terms {
-                        policy,
-                        strength,
-                        mode,
-                    };
-                    attempt(one, terms);
-                    cases += 1;
-                }
-            }
-        }
-    }
-    println!("{cases} cases");
+    println!("{} cases", encrypted::play());
+}
+
+#[test]
+fn what_is_in_clear_stays_between_its_addresses() {
+    println!("{} cases", clear::play());
+}
+
+#[test]
+fn nobody_gets_in_whom_the_policy_keeps_out() {
+    println!("{} cases", refused::play());
 }

@@ -1,6 +1,5 @@
 //! One call: control connection, PPP and worker of the server as they are, and a client that can be made to misbehave.
 
-use core::net::Ipv4Addr;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
@@ -15,33 +14,59 @@ use turnpike_protocol::gre::{AckSettings, Seq};
 use turnpike_protocol::mppe::{
     Allowed, Decryptor, Direction, Encryptor, Mode, Policy, StartKey, Stateful, Strength, Strengths,
 };
-use turnpike_protocol::mschap::{NtHash, Password};
+use turnpike_protocol::mschap::Password;
 use turnpike_protocol::ppp::packet::code;
-use turnpike_protocol::ppp::{self, ClientLink, Grant, Link};
+use turnpike_protocol::ppp::{self, AuthProtocol, ClientLink, Grant, Ipv6Grant, Link, Secret};
 use turnpike_protocol::pptp::{Caller, CallerAction, CallerConfig};
-use turnpike_protocol::wire::ethernet::{self, MacAddr};
+use turnpike_protocol::wire::ethernet;
 use turnpike_protocol::wire::ppp::{Frame, Protocol};
 use turnpike_protocol::wire::{gre, ipv4};
 use turnpike_protocol::{CallId, Role, Time};
 
-const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-const CLIENT: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 9);
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
-/// The client's inner address.
-pub const INNER: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 9);
-/// Somebody behind the server.
-pub const REMOTE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
-const OWN_ID: CallId = CallId(7);
-const OURS: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
-const THEIRS: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+use crate::packets::{
+    CLIENT, CLIENT_ID, GATEWAY, GATEWAY6, INNER, OURS, SERVER, SERVER_ID, THEIRS, ethernet_frame,
+    ip, is_servers, prefix,
+};
 
-/// What encryption the call has.
+const OWN_ID: CallId = CallId(7);
+/// At most 14 characters: of more, MS-CHAPv1 makes no weak keys.
+const PASSWORD: &str = "correct horse";
+
+/// How the client logs in, and what encryption the call has.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
+    pub method: AuthProtocol,
     /// The server's policy.
     pub policy: Policy,
+    /// The client's.
+    pub client: Policy,
     pub strength: Strength,
     pub mode: Mode,
+}
+
+/// What whoever judges logins does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Judge {
+    Grants,
+    /// As RADIUS may leave it.
+    GrantsWithoutKeys,
+    /// Knows no more than the password's NT hash.
+    KnowsHash,
+    Refuses,
+    IsSilent,
+}
+
+/// What a call begins with.
+#[derive(Clone, Copy)]
+pub struct Cast {
+    /// What the attempt is called, for who reads that it succeeded.
+    pub name: &'static str,
+    pub terms: Terms,
+    /// What the client's own link never sends: how far it lets the call come.
+    pub mute: fn(&[u8]) -> bool,
+    pub judge: Judge,
+    /// Whether the user gets IPv6.
+    pub ipv6: bool,
 }
 
 impl Terms {
@@ -72,7 +97,11 @@ struct Loaded(Option<(u8, StartKey, Mode)>);
 
 pub struct Stage {
     now: Time,
-    terms: Terms,
+    /// Which attempt this is.
+    pub case: String,
+    pub terms: Terms,
+    judge: Judge,
+    ipv6: bool,
     tunnel: Tunnel,
     worker: Worker<MemDevice>,
     control: ControlEnd,
@@ -94,21 +123,28 @@ pub struct Stage {
 }
 
 /// What came out of the server.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Out {
-    /// Inner packets to Linux.
+    /// Inner packets to Linux, other than the server's own.
     pub up: usize,
-    /// Frames with inner packets in clear to the client.
+    /// Frames with inner packets in clear to the client; where it requires encryption also the server's own.
     pub clear: usize,
-    /// Inner packets that the client decrypted.
+    /// Inner packets that the client decrypted, other than the server's own.
     pub down: usize,
     /// MPPE frames to the client that it has no keys for.
     pub unreadable: usize,
 }
 
 impl Stage {
-    /// A client that has dialled; the call is up unless `mute` keeps it from that.
-    pub fn new(terms: Terms, mute: fn(&[u8]) -> bool) -> Self {
+    /// A client that has dialled; the call is up unless something keeps it from that.
+    pub fn new(cast: Cast) -> Self {
+        let Cast {
+            name,
+            terms,
+            mute,
+            judge,
+            ipv6,
+        } = cast;
         let now = Time::ZERO + Duration::from_secs(1);
         let sizes = RingSizes {
             commands: 64,
@@ -128,11 +164,11 @@ impl Stage {
             owners: Owners::round_robin(1),
             calls: 8,
             routes: 8,
-            routes6: 0,
+            routes6: 8,
             ports: [port, None, port],
             host_peer_mac: THEIRS,
             server_address: Some(GATEWAY),
-            server_address6: None,
+            server_address6: Some(GATEWAY6),
             source_check: SourceCheck::Strict,
             acks: AckSettings::default(),
             reordering: Reordering::default(),
@@ -143,7 +179,10 @@ impl Stage {
             mtu: 1400,
             mppe: terms.policy,
             mppe_allowed: terms.allowed(),
-            login: Login::default(),
+            login: Login {
+                methods: vec![terms.method],
+                rechallenge: None,
+            },
             setup_time: Duration::from_secs(30),
             echo_interval: Duration::from_secs(30),
             calls: 1,
@@ -152,7 +191,10 @@ impl Stage {
         };
         let mut stage = Self {
             now,
+            case: format!("{name} ({terms:?}, {judge:?})"),
             terms,
+            judge,
+            ipv6,
             tunnel: Tunnel::new(settings, SERVER, CLIENT, now),
             worker: Worker::new(config, device, end),
             control,
@@ -176,8 +218,12 @@ impl Stage {
         stage.tell(Command::Pool {
             prefix: "10.20.0.0/24".parse().unwrap(),
         });
+        stage.tell(Command::Pool6 {
+            prefix: "2001:db8:1::/48".parse().unwrap(),
+        });
         stage.caller.call(OWN_ID, now);
-        stage.settle();
+        // Nothing gets through by coming up.
+        stage.quiet();
         stage
     }
 
@@ -203,10 +249,15 @@ impl Stage {
             if let Some(link) = &mut self.link {
                 link.handle_timeout(self.now);
             }
-            self.settle();
+            self.quiet();
         }
         self.now = end;
-        self.settle();
+        self.quiet();
+    }
+
+    /// Lets everybody work; no inner packet comes of it.
+    pub fn quiet(&mut self) {
+        assert_eq!(self.settle(), Out::default(), "{}", self.case);
     }
 
     /// Lets everybody work until nobody has anything to do; what comes out.
@@ -230,13 +281,9 @@ impl Stage {
                 any = true;
             }
             let to_linux = self.worker.device_mut().take(Port::Host);
-            // All but the ICMP errors of the server itself.
             out.up += to_linux
                 .iter()
-                .filter(|frame| {
-                    let packet = ipv4::Packet::new_checked(&frame[ethernet::HEADER_LEN..]);
-                    packet.unwrap().source() != GATEWAY
-                })
+                .filter(|frame| !is_servers(&frame[ethernet::HEADER_LEN..]))
                 .count();
             for frame in self.worker.device_mut().take(Port::Access) {
                 any |= self.client_hears(&frame, &mut out);
@@ -275,15 +322,33 @@ impl Stage {
             Action::Authenticate {
                 call, credentials, ..
             } => {
+                let password = match self.judge {
+                    Judge::IsSilent => return,
+                    Judge::Refuses => "incorrect horse",
+                    _ => PASSWORD,
+                };
+                let known = match self.judge {
+                    Judge::KnowsHash => Secret::from(Password::new(password).nt_hash()),
+                    _ => Password::new(password).into(),
+                };
                 let verdict = credentials
-                    .verify(&Password::new("correct horse").into())
+                    .verify(&known)
                     .map(|proof| Grant {
-                        proof,
+                        proof: match self.judge {
+                            Judge::GrantsWithoutKeys => proof.without_keys(),
+                            _ => proof,
+                        },
                         address: INNER,
                         server_address: GATEWAY,
                         dns: [None; 2],
                         nbns: [None; 2],
-                        ipv6: None,
+                        ipv6: self.ipv6.then(|| Ipv6Grant {
+                            server_identifier: SERVER_ID,
+                            client_identifier: CLIENT_ID,
+                            prefix: prefix(),
+                            delegated: None,
+                            dns: [None; 2],
+                        }),
                     })
                     .map_err(|_| Refusal::new(Cause::AuthenticationFailed));
                 self.tunnel.verdict(call, verdict, self.now);
@@ -298,9 +363,11 @@ impl Stage {
             CallerAction::Send(octets) => self.tunnel.receive(&octets, self.now),
             CallerAction::Connected { .. } => {
                 let config = ClientLink {
-                    mppe: Policy::Require,
+                    methods: vec![self.terms.method],
+                    mppe: self.terms.client,
                     mppe_allowed: self.terms.allowed(),
-                    ..ClientLink::new(b"alice", NtHash::from_password("correct horse"))
+                    ipv6: Some(CLIENT_ID),
+                    ..ClientLink::new(b"alice", Password::new(PASSWORD))
                 };
                 let mut link = Link::client(config, [9; 32], self.now);
                 link.open(self.now);
@@ -341,24 +408,15 @@ impl Stage {
         }
         let header = Frame::parse(&payload).unwrap();
         match header.protocol {
-            Protocol::COMPRESSED => {
-                let mut data = payload[header.header_len..].to_vec();
-                let readable = self.decryptor.as_mut().is_some_and(|decryptor| {
-                    let Ok(cipher) = decryptor.open([data[0], data[1]], 0) else {
-                        return false;
-                    };
-                    cipher.apply(&mut data[2..]);
-                    let plausible = turnpike_protocol::mppe::plausible(&data[2..]);
-                    decryptor.judge(plausible);
-                    plausible
-                });
-                if readable {
-                    out.down += 1;
-                } else {
-                    out.unreadable += 1;
-                }
+            Protocol::COMPRESSED => match self.decrypt(&payload[header.header_len..]) {
+                Some(packet) => out.down += usize::from(!is_servers(&packet)),
+                None => out.unreadable += 1,
+            },
+            protocol if protocol.is_data() => {
+                let packet = &payload[header.header_len..];
+                let good = self.terms.client != Policy::Require && is_servers(packet);
+                out.clear += usize::from(!good);
             }
-            protocol if protocol.is_data() => out.clear += 1,
             protocol => {
                 let control = &payload[header.header_len..];
                 if protocol == Protocol::CCP {
@@ -370,6 +428,18 @@ impl Stage {
             }
         }
         true
+    }
+
+    /// The inner packet of an MPPE frame (from its header on), when the client can read it.
+    fn decrypt(&mut self, frame: &[u8]) -> Option<Vec<u8>> {
+        let decryptor = self.decryptor.as_mut()?;
+        let (header, data) = frame.split_first_chunk()?;
+        let mut data = data.to_vec();
+        decryptor.open(*header, 0).ok()?.apply(&mut data);
+        let plausible = turnpike_protocol::mppe::plausible(&data);
+        decryptor.judge(plausible);
+        let inner = Frame::parse_protocol(&data).ok().filter(|_| plausible)?;
+        Some(data[inner.header_len..].to_vec())
     }
 
     fn note_ccp(&mut self, packet: &[u8]) {
@@ -410,12 +480,13 @@ impl Stage {
         assert!(device.inject(Port::Access, &ethernet_frame(&packet)));
     }
 
-    /// A CCP packet of the client, whatever its link thinks.
-    pub fn send_ccp(&mut self, code: u8, identifier: u8, data: &[u8]) {
-        let mut frame = vec![0xff, 3, 0x80, 0xfd, code, identifier];
-        frame.extend((data.len() as u16 + 4).to_be_bytes());
-        frame.extend(data);
-        self.send_frame(&frame);
+    /// The client encrypts by keys that its link has loaded for a Configure-Ack that never left.
+    pub fn take_keys(&mut self) {
+        let (_, key, mode) = self.loaded[Direction::Transmit as usize]
+            .0
+            .as_ref()
+            .unwrap();
+        self.encryptor = Some(Encryptor::new(key, *mode));
     }
 
     /// Encrypts with the keys that the client has, or with some that are nobody's.
@@ -431,11 +502,41 @@ impl Stage {
         self.send_frame(&[&[0x00, 0xfd][..], &header, &data].concat());
     }
 
-    /// Somebody sends a packet to the client.
-    pub fn send_down(&mut self) {
-        let packet = ip(REMOTE, INNER, 17, &[0; 40]);
+    /// Linux forwards a packet into the server.
+    pub fn send_down(&mut self, packet: &[u8]) {
         let device = self.worker.device_mut();
-        assert!(device.inject(Port::Host, &ethernet_frame(&packet)));
+        assert!(device.inject(Port::Host, &ethernet_frame(packet)));
+    }
+
+    /// Holds the names of the drops since the last time against what they must be.
+    pub fn expect_drops(&mut self, names: &[&str]) {
+        let drops = self.drops();
+        assert!(
+            drops.keys().eq(names),
+            "{}: {drops:?} where {names:?} were expected",
+            self.case
+        );
+    }
+
+    /// The client sends a frame that is dropped under this name.
+    pub fn refused(&mut self, frame: &[u8], name: &str) {
+        self.send_frame(frame);
+        self.quiet();
+        self.expect_drops(&[name]);
+    }
+
+    /// The same encrypted, from its inner protocol number on.
+    pub fn refused_encrypted(&mut self, plain: &[u8], name: &str) {
+        self.send_encrypted(plain);
+        self.quiet();
+        self.expect_drops(&[name]);
+    }
+
+    /// The client sends a frame of PPP that nobody minds.
+    pub fn taken(&mut self, frame: &[u8]) {
+        self.send_frame(frame);
+        self.quiet();
+        self.expect_drops(&[]);
     }
 
     /// Drops under a name since the last time.
@@ -455,35 +556,4 @@ impl Stage {
         self.dropped = all;
         new
     }
-}
-
-/// An inner packet of the client from `source`.
-pub fn inner(source: Ipv4Addr) -> Vec<u8> {
-    ip(source, REMOTE, 17, &[0; 40])
-}
-
-fn ip(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let header = ipv4::Header {
-        source,
-        destination,
-        protocol,
-        ttl: 64,
-        traffic_class: 0,
-        ident: 0,
-        dont_fragment: false,
-        payload_len: payload.len() as u16,
-    };
-    [&header.to_bytes()[..], payload].concat()
-}
-
-fn ethernet_frame(packet: &[u8]) -> Vec<u8> {
-    let header = ethernet::Header {
-        destination: OURS,
-        source: THEIRS,
-        ethertype: ethernet::IPV4,
-    };
-    let mut frame = vec![0; ethernet::HEADER_LEN];
-    header.emit(&mut frame).unwrap();
-    frame.extend(packet);
-    frame
 }
