@@ -214,6 +214,8 @@ pub(crate) struct Loaded {
     pub(crate) mode: Mode,
     /// Receive keys: our Configure-Requests with this identifier that have not been acknowledged.
     pub(crate) requests: u8,
+    /// Receive keys: one of them has.
+    pub(crate) acknowledged: bool,
     /// Receive keys: key changes that packets may still cost which claim that the Ack was overtaken.
     pub(crate) credit: u32,
 }

@@ -195,6 +195,7 @@ pub(crate) fn received(call: &mut Call, frame: &[u8]) {
                 && loaded.requests > 0
             {
                 loaded.requests -= 1;
+                loaded.acknowledged = true;
                 let decryptor = Decryptor::new(&loaded.key, loaded.mode);
                 start_receive(call, decryptor);
             }

@@ -54,6 +54,7 @@ impl<D: Device> Path<D> {
                     key: key.clone(),
                     mode: *mode,
                     requests,
+                    acknowledged: false,
                     credit: 0,
                 });
                 if !running && requests == 0 {

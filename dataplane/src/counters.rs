@@ -80,7 +80,7 @@ named! {
         ControlInMppe = "control-in-mppe", "control protocol inside MPPE";
         UnknownInMppe = "unknown-in-mppe", "PPP protocol inside MPPE that is neither IPv4 nor IPv6";
         PlainRefused = "plain-refused", "data in clear while encryption is required";
-        EncryptedRefused = "encrypted-refused", "data encrypted by keys that were offered, in a call that came up in clear";
+        EncryptedRefused = "encrypted-refused", "data encrypted by keys that were offered and not acknowledged, in a call in clear";
         NotYetForwarding = "not-yet-forwarding", "data before the call may carry any";
         NotYetEncrypted = "not-yet-encrypted", "data while not both directions are encrypted as required";
         InnerHeader = "inner-header", "inner packet that is not what its PPP protocol says or has impossible lengths";

@@ -197,7 +197,17 @@ fn in_clear(gate: Gate) -> Result<(), Reason> {
 #[inline]
 fn encrypted(gate: Gate, call: &Call) -> Result<(), Reason> {
     match gate {
-        // Keys that were offered may be started by whoever has them, though encryption was not agreed.
+        // RFC 1962 §2: each direction is agreed on its own, and the peer may have agreed to this one. Otherwise these keys
+        // were offered and not taken, and a packet of its own has started them.
+        Gate::Plain
+            if call
+                .cold
+                .receive
+                .as_ref()
+                .is_some_and(|loaded| loaded.acknowledged) =>
+        {
+            Ok(())
+        }
         Gate::Plain => Err(Reason::EncryptedRefused),
         Gate::Closed => Err(Reason::NotYetForwarding),
         Gate::Encrypted if call.encap.encryptor.is_some() => Ok(()),

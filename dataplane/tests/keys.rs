@@ -273,6 +273,24 @@ fn a_call_in_clear_takes_nothing_that_is_encrypted() {
 }
 
 #[test]
+fn a_call_in_clear_takes_what_its_peer_agreed_to_encrypt() {
+    let mut pair = requested();
+    // RFC 1962 §2: each direction is agreed on its own. The client asks for none.
+    pair.client.send_frame(AT_CLIENT, &configure_ack(1));
+    pair.exchange();
+    pair.forward(Encryption::Plain);
+    let mut encryptor = Encryptor::new(&key(1), Mode::Stateless);
+    let mut data = [&[0x21][..], &up()].concat();
+    let sealing = encryptor.seal();
+    sealing.cipher.apply(&mut data);
+    let packet = [&[0xfd][..], &sealing.header, &data].concat();
+    let packet = gre_to_server(AT_SERVER.id, Some(10), None, &packet);
+    pair.server.receive(Port::Access, [packet]);
+    assert_eq!(inner_of(pair.server.sent(Port::Host)), [up()]);
+    assert_eq!(pair.server_sends(&down()), [down()]);
+}
+
+#[test]
 fn keys_that_were_not_offered_are_not_looked_for() {
     let mut pair = Pair::open();
     pair.forward(Encryption::Required);

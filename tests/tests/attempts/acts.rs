@@ -10,8 +10,8 @@ use turnpike_controlplane::cause::Cause;
 
 use crate::Then;
 use crate::packets::{
-    CLIENT_ID, GATEWAY, GATEWAY6, INNER, OTHER, OTHER6, REMOTE, REMOTE6, ROUTERS, Version, four,
-    from, from6, six,
+    CLIENT_ID, GATEWAY, GATEWAY6, INNER, INNER6, OTHER, OTHER6, REMOTE, REMOTE6, ROUTERS,
+    SERVER_ID, Version, four, from, from6, six,
 };
 use crate::stage::{Stage, Terms};
 
@@ -148,6 +148,11 @@ fn strange() -> Vec<(Vec<u8>, &'static str)> {
     strange.push((four_of(four(OTHER, GATEWAY)), "spoofed"));
     strange.push((six_of(six(OTHER6, GATEWAY6)), "spoofed"));
     strange.push((six_of(six(link_local(CLIENT_ID + 1), ROUTERS)), "spoofed"));
+    // What stays on the link must be a question to the server.
+    for source in [INNER6, link_local(CLIENT_ID)] {
+        strange.push((six_of(six(source, ROUTERS)), "link-scope"));
+        strange.push((six_of(six(source, link_local(SERVER_ID))), "link-scope"));
+    }
     // A router forwards nothing of the link's own addresses.
     strange.push((six_of(from6(link_local(CLIENT_ID))), "link-scope"));
     strange

@@ -244,7 +244,7 @@ const LATE: &[Attempt] = &[
 ];
 
 /// Where encryption was preferred and the client had none of it, but its keys all the same.
-const GIVEN_UP: Attempt = Attempt {
+const UNAGREED: Attempt = Attempt {
     name: "encrypted by keys that were never agreed",
     mute: |frame| of(CCP, frame),
     act: |stage| {
@@ -265,6 +265,28 @@ const GIVEN_UP: Attempt = Attempt {
     },
     then: in_clear,
     ..OPEN
+};
+
+/// Where the client has agreed to encrypt and will not have it from the server.
+const ONE_WAY: Attempt = Attempt {
+    name: "encrypted one way, as it was agreed",
+    act: |stage| {
+        stage.taken(&control(CCP, code::CONFIGURE_REQUEST, 77, &option([0; 4])));
+        answer(stage, code::CONFIGURE_ACK, <[u8]>::to_vec);
+        for request in ncp_requests(70) {
+            stage.taken(&request);
+        }
+        stage.take_keys();
+    },
+    four: Fates {
+        encrypted: Fate::Passes,
+        ..CLEAR
+    },
+    six: Fates {
+        encrypted: Fate::Passes,
+        ..CLEAR
+    },
+    ..UNAGREED
 };
 
 /// How a call comes to be in clear.
@@ -302,7 +324,9 @@ pub fn play() -> usize {
         }
     }
     let offered = LATE.iter().map(|attempt| (attempt, Policy::Allow));
-    for (attempt, policy) in offered.chain([(&GIVEN_UP, Policy::Prefer)]) {
+    for (attempt, policy) in
+        offered.chain([&UNAGREED, &ONE_WAY].map(|attempt| (attempt, Policy::Prefer)))
+    {
         attempt.print();
         for method in METHODS.into_iter().filter(|method| method.gives_keys()) {
             for strength in STRENGTHS {

@@ -37,6 +37,20 @@ fn still_flows(stage: &mut Stage) {
     assert_eq!(stage.settle().up, 1, "{}", stage.case);
 }
 
+/// CCP goes down, and packets of all kinds follow so closely that only the worker has seen it.
+fn at_once(stage: &mut Stage, frame: &[u8], drops: &[&str]) {
+    stage.mute = everything;
+    stage.send_frame(frame);
+    for version in Version::BOTH {
+        let packet = version.ppp(&version.up());
+        stage.send_frame(&packet);
+        stage.send_encrypted(&packet);
+        stage.send_down(&version.down());
+    }
+    stage.quiet();
+    stage.expect_drops(drops);
+}
+
 /// Before the keys, or without them any more.
 const SHUT: Attempt = Attempt {
     four: STOPPED,
@@ -188,6 +202,15 @@ const ATTEMPTS: &[Attempt] = &[
         ..SHUT
     },
     Attempt {
+        name: "at once after a repeated CCP request",
+        act: |stage| {
+            let bits = option(stage.terms.bits());
+            let request = control(CCP, code::CONFIGURE_REQUEST, 77, &bits);
+            at_once(stage, &request, &["not-yet-encrypted", "plain-refused"]);
+        },
+        ..SHUT
+    },
+    Attempt {
         name: "after a CCP request for other bits",
         act: |stage| repeat_request(stage, other(stage.terms)),
         ..SHUT
@@ -227,6 +250,15 @@ const ATTEMPTS: &[Attempt] = &[
     Attempt {
         name: "after a CCP Terminate-Request",
         act: |stage| alone(stage, &control(CCP, code::TERMINATE_REQUEST, 9, &[])),
+        ..SHUT
+    },
+    Attempt {
+        name: "at once after a CCP Terminate-Request",
+        act: |stage| {
+            let request = control(CCP, code::TERMINATE_REQUEST, 9, &[]);
+            let drops = ["mppe-no-keys", "not-yet-encrypted", "plain-refused"];
+            at_once(stage, &request, &drops);
+        },
         ..SHUT
     },
     Attempt {
