@@ -27,3 +27,4 @@ pub mod server;
 pub mod sessions;
 pub mod switchboard;
 pub mod tunnel;
+pub mod twins;

@@ -22,6 +22,8 @@ pub enum Order {
     Kill(CallRef, Cause),
     /// End one call now: its user has logged in again. Nobody is waited for, since the client may have crashed.
     Replace(CallRef),
+    /// Find out at once whether the client lives: a call of another connection from its address has the same id.
+    Doubt,
     /// Close the connection: it has said nothing of use, and somebody else needs its place.
     Displace,
 }

@@ -84,6 +84,49 @@ async fn a_user_takes_his_own_address_from_a_call_that_crashed() {
 }
 
 #[tokio::test]
+async fn a_call_that_crashed_ends_soon_after_its_client_dials_again() {
+    let rig = rig(SameUser::Allow, Addresses::Pool).await;
+    // Held, and never turned again. The client gives its next call the same id.
+    let mut crashed = rig.dial(HOME, 1, PASSWORD).await;
+    up(&mut crashed).await;
+    let mut client = rig.dial(HOME, 1, PASSWORD).await;
+    up(&mut client).await;
+    let start = Instant::now();
+    let gone = async {
+        rig.until("the old call to be gone", |rig| {
+            rig.shared.sessions.len() == 1
+        })
+        .await;
+    };
+    tokio::select! {
+        () = gone => {}
+        saw = client.next() => panic!("{saw:?}"),
+    }
+    // Echoes would have taken a minute and a half.
+    assert!(start.elapsed() < Duration::from_secs(20));
+    assert_eq!(ended(&rig, "ended_silent"), 1);
+    drop(crashed);
+    client.clear();
+    client.until(|saw| *saw == Saw::Disconnected).await;
+}
+
+#[tokio::test]
+async fn clients_of_one_address_and_with_one_id_do_not_end_each_other() {
+    let rig = rig(SameUser::Allow, Addresses::Pool).await;
+    let mut one = rig.dial(HOME, 1, PASSWORD).await;
+    up(&mut one).await;
+    let mut two = rig.dial(HOME, 1, PASSWORD).await;
+    up(&mut two).await;
+    // Longer than who is asked may take.
+    tokio::select! {
+        () = tokio::time::sleep(Duration::from_secs(15)) => {}
+        saw = one.next() => panic!("{saw:?}"),
+        saw = two.next() => panic!("{saw:?}"),
+    }
+    assert_eq!(rig.shared.sessions.len(), 2);
+}
+
+#[tokio::test]
 async fn calls_of_one_user_live_side_by_side_unless_the_rule_says_otherwise() {
     let rig = rig(SameUser::Allow, Addresses::Pool).await;
     let (mut one, mut two) = (

@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{Instrument, debug, info, info_span, warn};
 use turnpike_dataplane::api::{CallRef, Command};
-use turnpike_protocol::Time;
 use turnpike_protocol::ppp::Ipv6Grant;
+use turnpike_protocol::{CallId, Time};
 
 use crate::aaa::{Addresses, Store};
 use crate::applicants::{Applicant, Applicants};
@@ -31,6 +31,7 @@ use crate::rivals::{Rivals, SameUser};
 use crate::sessions::{Order, Sessions};
 use crate::switchboard::{Inbox, Mail, Switchboard};
 use crate::tunnel::{Action, Ended, Notice, Placement, Settings, Tunnel};
+use crate::twins::{Twin, Twins};
 
 /// Octets that may wait for a client that does not read; then the connection is closed. Control messages are at most
 /// 220 octets, so a client that is served at all never gets there.
@@ -138,6 +139,8 @@ pub struct Shared {
     pub sessions: Sessions,
     /// Calls by user.
     pub rivals: Rivals,
+    /// Calls by the ids that their clients gave them.
+    pub twins: Arc<Twins>,
     /// What happens when a user who has a call logs in again.
     pub same_user: SameUser,
     /// What is counted.
@@ -211,6 +214,8 @@ struct Way {
     to: Ipv4Addr,
     /// The next hop, which is kept for it.
     via: Ipv4Addr,
+    /// Held for as long as the call has its id.
+    _twin: Twin,
 }
 
 struct Driver {
@@ -262,6 +267,7 @@ impl Driver {
                 Some(order) = orders.recv() => match order {
                     Order::Kill(call, cause) => self.tunnel.kill(call, cause, now()),
                     Order::Replace(call) => self.tunnel.replace(call, now()),
+                    Order::Doubt => self.tunnel.doubt(now()),
                     Order::Displace => self.lost(&io::Error::other("displaced")),
                 },
                 Some(event) = mail.next() => {
@@ -363,7 +369,7 @@ impl Driver {
                     }
                 }
                 Action::Place { peer_id } => {
-                    let placement = self.place().await;
+                    let placement = self.place(peer_id).await;
                     let now = self.shared.clock.now();
                     self.tunnel.placed(peer_id, placement, now);
                 }
@@ -434,7 +440,7 @@ impl Driver {
         }
     }
 
-    async fn place(&mut self) -> Result<Placement, Cause> {
+    async fn place(&mut self, peer_id: CallId) -> Result<Placement, Cause> {
         let (local, peer) = self.tunnel.ends();
         let applicant = self
             .shared
@@ -459,10 +465,12 @@ impl Driver {
             .lease(local, peer, self.shared.clock.now())
             .map_err(|_| Cause::TooManyCalls)?;
         self.shared.paths.want(via);
+        let twins = &self.shared.twins;
         self.ways.push(Way {
             call,
             to: peer,
             via,
+            _twin: twins.enter(peer, peer_id, self.ticket.number(), &self.orders),
         });
         self.applicants.push((call, applicant));
         Ok(Placement { call, via, seed })

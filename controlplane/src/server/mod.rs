@@ -267,6 +267,7 @@ impl Running {
             sessions: Sessions::default(),
             choices: config.network.client_choice.clone(),
             rivals: Rivals::default(),
+            twins: Arc::default(),
             same_user: config.limits.same_user,
             counts: Counts::default(),
             routes: routes_changed,

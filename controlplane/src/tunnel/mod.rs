@@ -40,6 +40,9 @@ pub use action::{Action, Ended, Notice};
 use call::Call;
 pub use snapshot::{Snapshot, Stage};
 
+/// How long a client that may have crashed has to answer: what is left of it, if anything, is a busy path.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What all tunnels of a server have in common.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -277,6 +280,15 @@ impl Tunnel {
             self.end(index, Cause::Replaced, true, now);
         }
         self.pump(now);
+    }
+
+    /// Another control connection of the same address has a call with the client's id of one of ours: either there are several
+    /// clients, or this one has crashed and dials again.
+    pub fn doubt(&mut self, now: Time) {
+        if !self.over && self.calls.iter().any(Call::is_live) {
+            self.control.prove(PATIENCE, now);
+            self.pump(now);
+        }
     }
 
     /// Ends everything: every call gets a PPP Terminate-Request and a Call-Disconnect-Notify, the client a

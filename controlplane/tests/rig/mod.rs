@@ -166,6 +166,7 @@ impl Rig {
             sessions: Sessions::default(),
             choices: vec![],
             rivals: Rivals::default(),
+            twins: Arc::default(),
             same_user,
             counts: Counts::default(),
             routes: routes_changed,

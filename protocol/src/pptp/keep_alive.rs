@@ -46,6 +46,20 @@ impl KeepAlive {
         self.deadline
     }
 
+    /// Asks at once, and gives the peer no longer than `patience`: identifier of the Echo-Request to send; `None` while
+    /// one is on its way.
+    pub(super) fn prove(&mut self, patience: Duration, now: Time) -> Option<u32> {
+        let by = now + patience;
+        if self.asked {
+            self.deadline = self.deadline.min(by);
+            return None;
+        }
+        self.asked = true;
+        self.deadline = by;
+        self.identifier = self.identifier.wrapping_add(1);
+        Some(self.identifier)
+    }
+
     pub(super) fn poll(&mut self, now: Time) -> Due {
         if now < self.deadline {
             return Due::Nothing;

@@ -303,6 +303,32 @@ fn one_call_ends_the_others_stay() {
 }
 
 #[test]
+fn who_is_doubted_proves_that_it_lives_or_is_soon_over() {
+    let mut pair = Pair::with(ServerConfig::default(), CallerConfig::default(), 1000);
+    pair.caller.call(CallId(3), pair.now);
+    pair.settle();
+    // As often as anybody likes.
+    for _ in 0..3 {
+        pair.server.prove(10 * SECOND, pair.now);
+        pair.server.prove(10 * SECOND, pair.now);
+        pair.settle();
+        pair.pass(60 * SECOND);
+        assert!(!pair.server.is_finished());
+    }
+    pair.server_takes();
+    // Deaf and dumb: doubts do not put off the end either.
+    pair.server.prove(10 * SECOND, pair.now);
+    let end = pair.now + 10 * SECOND;
+    pair.server.prove(10 * SECOND, pair.now + 5 * SECOND);
+    assert_eq!(pair.server.deadline(), Some(end));
+    pair.server.handle_timeout(end);
+    pair.collect();
+    assert!(pair.server.is_finished());
+    let last = pair.server_takes().pop();
+    assert_eq!(last, Some(ServerAction::Finished(End::EchoUnanswered)));
+}
+
+#[test]
 fn echoes_go_both_ways_and_silence_ends() {
     let config = ServerConfig {
         echo_interval: 30 * SECOND,

@@ -1,5 +1,6 @@
 //! The answering side (PAC): RFC 2637 §3.1.2 and §3.2.4.1.
 
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use crate::Error;
@@ -176,6 +177,16 @@ impl Server {
     pub fn up(&mut self, id: CallId) -> bool {
         let call = self.calls.iter_mut().find(|call| call.id == Some(id));
         call.map(|call| call.up = true).is_some()
+    }
+
+    /// There is reason to doubt that the client lives: it is sent an Echo-Request now, and the connection ends as with any
+    /// echo that is not answered when nothing has come after `patience`.
+    pub fn prove(&mut self, patience: Duration, now: Time) {
+        if self.state == State::Established
+            && let Some(identifier) = self.keep_alive.prove(patience, now)
+        {
+            self.send(&Message::EchoRequest { identifier });
+        }
     }
 
     /// Answers a [`ServerAction::Call`] with a refusal. False when there is no such request (any more).

@@ -1,0 +1,134 @@
+//! Calls of one address to which their clients gave the same id.
+//!
+//! A client that crashed and redials may give its new call the id of its old one, and GRE that goes out for the old call
+//! reaches the new one until echoes have ended that. So when a call has the id of an older one, the older one's connection
+//! is asked for an echo at once. Clients behind one address may also have the same id by chance, and a translator that
+//! knows PPTP tells them apart: those answer, and go on.
+
+use core::net::Ipv4Addr;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::mpsc;
+use turnpike_protocol::CallId;
+
+use crate::sessions::Order;
+
+/// How many of the latest calls with an id are asked. Many clients number their calls from a constant, and behind a
+/// carrier's address thousands of them may be alive.
+const ASKED: usize = 8;
+
+/// The connections that have a call with an id, oldest first.
+type Holders = Vec<(u64, mpsc::UnboundedSender<Order>)>;
+
+/// The calls of all clients, by address and the client's id.
+#[derive(Default)]
+pub struct Twins(Mutex<HashMap<(Ipv4Addr, CallId), Holders>>);
+
+/// A call's place among them; given back when dropped.
+pub struct Twin {
+    twins: Arc<Twins>,
+    key: (Ipv4Addr, CallId),
+    connection: u64,
+}
+
+impl Twins {
+    /// A client at `peer` has given a call the id `peer_id` on the connection with this number, whose orders these are.
+    pub fn enter(
+        self: &Arc<Self>,
+        peer: Ipv4Addr,
+        peer_id: CallId,
+        connection: u64,
+        orders: &mpsc::UnboundedSender<Order>,
+    ) -> Twin {
+        let key = (peer, peer_id);
+        let mut twins = self.lock();
+        let holders = twins.entry(key).or_default();
+        let others = holders
+            .iter()
+            .rev()
+            .filter(|(other, _)| *other != connection);
+        for (_, orders) in others.take(ASKED) {
+            // One that is gone needs no doubt.
+            let _ = orders.send(Order::Doubt);
+        }
+        holders.push((connection, orders.clone()));
+        Twin {
+            twins: self.clone(),
+            key,
+            connection,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Ipv4Addr, CallId), Holders>> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Drop for Twin {
+    fn drop(&mut self) {
+        let mut twins = self.twins.lock();
+        let Some(holders) = twins.get_mut(&self.key) else {
+            return;
+        };
+        if let Some(at) = holders
+            .iter()
+            .position(|(other, _)| *other == self.connection)
+        {
+            holders.remove(at);
+        }
+        if holders.is_empty() {
+            twins.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOME: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
+    const AWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+
+    fn doubts(orders: &mut mpsc::UnboundedReceiver<Order>) -> usize {
+        std::iter::from_fn(|| orders.try_recv().ok())
+            .filter(|order| matches!(order, Order::Doubt))
+            .count()
+    }
+
+    #[test]
+    fn older_calls_of_the_same_address_and_id_are_asked() {
+        let twins = Arc::new(Twins::default());
+        let (old, mut old_hears) = mpsc::unbounded_channel();
+        let (new, mut new_hears) = mpsc::unbounded_channel();
+        let first = twins.enter(HOME, CallId(7), 1, &old);
+        // Another id, another address, or the connection itself.
+        let others = [
+            twins.enter(HOME, CallId(8), 2, &new),
+            twins.enter(AWAY, CallId(7), 2, &new),
+            twins.enter(HOME, CallId(7), 1, &old),
+        ];
+        assert_eq!((doubts(&mut old_hears), doubts(&mut new_hears)), (0, 0));
+        let second = twins.enter(HOME, CallId(7), 2, &new);
+        // Both calls of the older connection.
+        assert_eq!((doubts(&mut old_hears), doubts(&mut new_hears)), (2, 0));
+        drop((first, others));
+        let third = twins.enter(HOME, CallId(7), 3, &old);
+        assert_eq!((doubts(&mut old_hears), doubts(&mut new_hears)), (0, 1));
+        drop((second, third));
+        assert!(twins.lock().is_empty());
+    }
+
+    #[test]
+    fn a_crowd_with_one_id_costs_a_call_no_more_than_eight_questions() {
+        let twins = Arc::new(Twins::default());
+        let (orders, mut hears) = mpsc::unbounded_channel();
+        let crowd: Vec<Twin> = (0..100)
+            .map(|connection| twins.enter(HOME, CallId(0), connection, &orders))
+            .collect();
+        // 0 + 1 + ... + 7, and then 8 each.
+        assert_eq!(doubts(&mut hears), 28 + 92 * ASKED);
+        drop(crowd);
+        assert!(twins.lock().is_empty());
+    }
+}
