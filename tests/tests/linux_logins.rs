@@ -103,8 +103,17 @@ const KEYS: Mppe = Mppe {
     stateless: true,
 };
 
+/// The server as a link-local neighbour.
+const ROUTER: &str = "fe80::1%ppp0";
+
 #[test]
-fn ipv6cp_beside_ipcp() {
+fn ipv6cp_beside_ipcp_and_both_carry_packets() {
+    for target in [road::TARGET.to_string(), ROUTER.to_owned()] {
+        call_with_ipv6(target);
+    }
+}
+
+fn call_with_ipv6(target: String) {
     let road = Road::build(ClientSide::Guest).unwrap();
     road.concentrator.enable_ipv6().unwrap();
     let mut configuration = Configuration::example("office", road.lab.directory()).unwrap();
@@ -120,7 +129,7 @@ fn ipv6cp_beside_ipcp() {
         login: Login::MsChapV2,
         options: vec!["require-mppe-128".into(), "+ipv6".into()],
         route: Some("default".into()),
-        ping: Some(road::TARGET.to_string()),
+        ping: Some(target),
         pings: 5,
         ping_before: false,
         moves: Vec::new(),
