@@ -4,5 +4,6 @@
 pub mod dial;
 pub mod faults;
 pub mod flood;
+pub mod storm;
 pub mod subscriber;
 pub mod traffic;

@@ -9,7 +9,9 @@ mod run;
 
 use core::net::{Ipv4Addr, SocketAddrV4};
 use core::time::Duration;
+use std::path::Path;
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use ipnet::Ipv4Net;
 use turnpike_dataplane::ports::ModeChoice;
@@ -324,14 +326,14 @@ impl Dial {
     }
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+pub(crate) fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
         _ => Err("must be a number above 0".to_owned()),
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     text.parse::<f64>()
         .ok()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
@@ -357,7 +359,20 @@ pub fn run(options: &Dial) -> anyhow::Result<Outcome> {
 }
 
 /// The server's IPv4 address.
-async fn resolve(server: &str, port: u16) -> anyhow::Result<Ipv4Addr> {
+/// A password from the command line, or the first line of a file.
+pub(crate) fn password(given: Option<&str>, file: Option<&Path>) -> anyhow::Result<String> {
+    match (given, file) {
+        (Some(password), _) => Ok(password.to_owned()),
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            Ok(text.lines().next().unwrap_or_default().to_owned())
+        }
+        (None, None) => Ok(String::new()),
+    }
+}
+
+pub(crate) async fn resolve(server: &str, port: u16) -> anyhow::Result<Ipv4Addr> {
     if let Ok(address) = server.parse() {
         return Ok(address);
     }

@@ -25,7 +25,7 @@ use turnpike_protocol::gre::AckSettings;
 
 use super::client::Client;
 use super::report::{FaultReport, Line, Report, TrafficLine, WorkerReport};
-use super::{Dial, resolve};
+use super::{Dial, password, resolve};
 use crate::faults::{Books, Faulty};
 use crate::traffic::{self, Count, Flow};
 
@@ -73,7 +73,10 @@ pub(super) async fn run(options: &Dial) -> anyhow::Result<Outcome> {
     let mut client = Client::new(
         options,
         server,
-        &password(options)?,
+        &password(
+            options.password.as_deref(),
+            options.password_file.as_deref(),
+        )?,
         origin,
         control,
         ports,
@@ -155,18 +158,6 @@ pub(super) async fn run(options: &Dial) -> anyhow::Result<Outcome> {
         }
     }
     finish(client, thread, &books).await
-}
-
-fn password(options: &Dial) -> anyhow::Result<String> {
-    match (&options.password, &options.password_file) {
-        (Some(password), _) => Ok(password.clone()),
-        (None, Some(path)) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            Ok(text.lines().next().unwrap_or_default().to_owned())
-        }
-        (None, None) => Ok(String::new()),
-    }
 }
 
 fn open_ports(options: &Dial) -> anyhow::Result<(Ports, Xsk)> {

@@ -1,0 +1,345 @@
+//! What a storm measured, as text and as JSON, from the same type.
+
+use core::fmt::Write as _;
+use core::net::Ipv4Addr;
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use turnpike_protocol::Time;
+
+/// The longest time that is told apart, in microseconds: ten minutes.
+const LONGEST: u64 = 600_000_000;
+
+/// The phases of a set-up, in their order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// TCP connects.
+    Tcp,
+    /// Start-Control-Connection-Request and its reply.
+    Control,
+    /// Outgoing-Call-Request and its reply.
+    Call,
+    /// LCP, up to its being open at both ends.
+    Lcp,
+    /// The Challenge until the Success, or the like.
+    Authentication,
+    /// CCP and IPCP, until data may flow.
+    Network,
+}
+
+impl Phase {
+    const ALL: [Self; 6] = [
+        Self::Tcp,
+        Self::Control,
+        Self::Call,
+        Self::Lcp,
+        Self::Authentication,
+        Self::Network,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Control => "control",
+            Self::Call => "call",
+            Self::Lcp => "lcp",
+            Self::Authentication => "authentication",
+            Self::Network => "network",
+        }
+    }
+}
+
+/// When the phases of one set-up ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Marks {
+    pub(super) begun: Time,
+    ends: [Option<Time>; Phase::ALL.len()],
+}
+
+impl Marks {
+    pub(super) fn new(begun: Time) -> Self {
+        Self {
+            begun,
+            ends: [None; Phase::ALL.len()],
+        }
+    }
+
+    /// A phase is over, and with it all before it. The first time counts.
+    pub(super) fn end(&mut self, phase: Phase, now: Time) {
+        for end in &mut self.ends[..=phase as usize] {
+            end.get_or_insert(now);
+        }
+    }
+
+    /// The phase in which a set-up is.
+    pub(super) fn current(&self) -> Phase {
+        let open = self.ends.iter().position(Option::is_none);
+        Phase::ALL[open.unwrap_or(Phase::Network as usize)]
+    }
+}
+
+/// Times as a distribution, in milliseconds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    /// How many.
+    pub count: u64,
+    /// The least.
+    pub min: f64,
+    /// Half took no longer.
+    pub p50: f64,
+    /// Nine in ten took no longer.
+    pub p90: f64,
+    /// 99 of 100 took no longer.
+    pub p99: f64,
+    /// 999 of 1000 took no longer.
+    pub p999: f64,
+    /// The most.
+    pub max: f64,
+}
+
+impl Spread {
+    fn of(histogram: &Histogram<u64>) -> Self {
+        let ms = |microseconds: u64| microseconds as f64 / 1e3;
+        let quantile = |q| ms(histogram.value_at_quantile(q));
+        Self {
+            count: histogram.len(),
+            min: ms(histogram.min()),
+            p50: quantile(0.5),
+            p90: quantile(0.9),
+            p99: quantile(0.99),
+            p999: quantile(0.999),
+            max: ms(histogram.max()),
+        }
+    }
+}
+
+/// What is counted while a storm lasts.
+pub(super) struct Books {
+    phases: [Histogram<u64>; Phase::ALL.len()],
+    total: Histogram<u64>,
+    failures: BTreeMap<String, u64>,
+    each_second: Vec<u64>,
+    pub(super) begun: u64,
+    pub(super) up: u64,
+    pub(super) failed: u64,
+    pub(super) lost: u64,
+    /// When the last set-up was over, since the first began.
+    last: Duration,
+}
+
+impl Books {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let empty = Histogram::new_with_bounds(1, LONGEST, 3)?;
+        Ok(Self {
+            phases: core::array::from_fn(|_| empty.clone()),
+            total: empty,
+            failures: BTreeMap::new(),
+            each_second: Vec::new(),
+            begun: 0,
+            up: 0,
+            failed: 0,
+            lost: 0,
+            last: Duration::ZERO,
+        })
+    }
+
+    /// A call came up, so long after the first set-up began.
+    pub(super) fn up(&mut self, marks: &Marks, since_first: Duration) {
+        let mut before = marks.begun;
+        for (histogram, end) in self.phases.iter_mut().zip(marks.ends) {
+            let end = end.unwrap_or(before);
+            record(histogram, end.since(before));
+            before = end;
+        }
+        record(&mut self.total, before.since(marks.begun));
+        self.up += 1;
+        self.last = since_first;
+        let second = usize::try_from(since_first.as_secs()).unwrap_or(usize::MAX);
+        if self.each_second.len() <= second {
+            self.each_second.resize(second + 1, 0);
+        }
+        self.each_second[second] += 1;
+    }
+
+    /// One did not.
+    pub(super) fn failed(&mut self, phase: Phase, reason: &str, since_first: Duration) {
+        let reason = format!("{}: {reason}", phase.name());
+        *self.failures.entry(reason).or_default() += 1;
+        self.failed += 1;
+        self.last = since_first;
+    }
+
+    /// One that was up ended, and nobody here wanted it to.
+    pub(super) fn lost(&mut self, reason: &str) {
+        *self
+            .failures
+            .entry(format!("when up: {reason}"))
+            .or_default() += 1;
+        self.lost += 1;
+    }
+
+    pub(super) fn report(&self, server: Ipv4Addr, held_back: u64, refused: u64) -> Report {
+        let seconds = self.last.as_secs_f64();
+        Report {
+            server,
+            begun: self.begun,
+            up: self.up,
+            failed: self.failed,
+            lost: self.lost,
+            held_back,
+            refused,
+            seconds,
+            rate: if seconds > 0.0 {
+                self.up as f64 / seconds
+            } else {
+                0.0
+            },
+            failures: self.failures.clone(),
+            phases: Phase::ALL
+                .into_iter()
+                .zip(&self.phases)
+                .map(|(phase, histogram)| PhaseReport {
+                    phase,
+                    ms: Spread::of(histogram),
+                })
+                .collect(),
+            total_ms: Spread::of(&self.total),
+            each_second: self.each_second.clone(),
+        }
+    }
+}
+
+fn record(histogram: &mut Histogram<u64>, time: Duration) {
+    let microseconds = u64::try_from(time.as_micros()).unwrap_or(LONGEST);
+    histogram.saturating_record(microseconds.max(1));
+}
+
+/// A phase.
+#[derive(Clone, Debug, Serialize)]
+pub struct PhaseReport {
+    /// Which.
+    pub phase: Phase,
+    /// How long it took, in calls that came up.
+    pub ms: Spread,
+}
+
+/// Everything.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The server.
+    pub server: Ipv4Addr,
+    /// Set-ups that were begun.
+    pub begun: u64,
+    /// Calls that came up.
+    pub up: u64,
+    /// Calls that did not.
+    pub failed: u64,
+    /// Calls that came up, and ended when nobody here wanted them to.
+    pub lost: u64,
+    /// Set-ups that began late because `--outstanding` others were under way: then the server, and not `--rate`, says how
+    /// many there are in a second.
+    pub held_back: u64,
+    /// GRE packets that this machine had no room for.
+    pub refused: u64,
+    /// From the first set-up's begin to the last one's end.
+    pub seconds: f64,
+    /// Calls that came up, per second of that.
+    pub rate: f64,
+    /// Why calls failed, and in which phase.
+    pub failures: BTreeMap<String, u64>,
+    /// How long the phases took.
+    pub phases: Vec<PhaseReport>,
+    /// How long set-ups took, from TCP's first packet to data.
+    pub total_ms: Spread,
+    /// Calls that came up in each second.
+    pub each_second: Vec<u64>,
+}
+
+impl Report {
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        let mut text = format!(
+            "{} of {} calls came up in {:.2} s: {:.1} per second\n",
+            self.up, self.begun, self.seconds, self.rate
+        );
+        if self.held_back > 0 {
+            let _ = writeln!(
+                text,
+                "{} set-ups began late: as many as --outstanding allows were under way",
+                self.held_back
+            );
+        }
+        if self.refused > 0 {
+            let _ = writeln!(text, "{} packets found no room here", self.refused);
+        }
+        if self.up > 0 {
+            let _ = writeln!(
+                text,
+                "\n{:<15}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
+                "ms", "min", "p50", "p90", "p99", "p99.9", "max"
+            );
+            let phases = self.phases.iter().map(|one| (one.phase.name(), &one.ms));
+            for (name, ms) in phases.chain([("all", &self.total_ms)]) {
+                let _ = writeln!(
+                    text,
+                    "{name:<15}{:>10.2}{:>10.2}{:>10.2}{:>10.2}{:>10.2}{:>10.2}",
+                    ms.min, ms.p50, ms.p90, ms.p99, ms.p999, ms.max
+                );
+            }
+        }
+        if !self.failures.is_empty() {
+            text.push('\n');
+        }
+        for (reason, count) in &self.failures {
+            let _ = writeln!(text, "{count:>8}  {reason}");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(ms: u64) -> Time {
+        Time::from_nanos(ms * 1_000_000)
+    }
+
+    #[test]
+    fn phases_are_told_apart_and_add_up() {
+        let mut books = Books::new().unwrap();
+        books.begun = 3;
+        let mut marks = Marks::new(at(100));
+        assert_eq!(marks.current(), Phase::Tcp);
+        marks.end(Phase::Tcp, at(101));
+        marks.end(Phase::Control, at(103));
+        marks.end(Phase::Call, at(106));
+        assert_eq!(marks.current(), Phase::Lcp);
+        // LCP was seen to be open only when authentication was over, too.
+        marks.end(Phase::Authentication, at(116));
+        marks.end(Phase::Authentication, at(999));
+        marks.end(Phase::Network, at(136));
+        books.up(&marks, Duration::from_millis(2_036));
+        books.failed(Phase::Lcp, "no answer", Duration::from_millis(3_000));
+        books.failed(Phase::Lcp, "no answer", Duration::from_millis(4_000));
+        let report = books.report(Ipv4Addr::LOCALHOST, 0, 0);
+        let longest: Vec<f64> = report.phases.iter().map(|one| one.ms.max.round()).collect();
+        assert_eq!(longest, [1.0, 2.0, 3.0, 10.0, 0.0, 20.0]);
+        assert_eq!(report.total_ms.p50.round(), 36.0);
+        assert_eq!(report.each_second, [0, 0, 1]);
+        assert_eq!((report.up, report.failed), (1, 2));
+        assert_eq!(report.rate, 0.25);
+        assert_eq!(report.failures, [("lcp: no answer".to_owned(), 2)].into());
+        let text = report.text();
+        for part in [
+            "1 of 3 calls came up in 4.00 s: 0.2 per second",
+            "authentication",
+            "2  lcp: no answer",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}
