@@ -13,7 +13,7 @@ use turnpike_protocol::wire::ppp;
 
 use crate::api::Mppe;
 use crate::call::Call;
-use crate::cipher;
+use crate::cipher::Engine;
 use crate::counters::Reason;
 
 const CONFIGURE_REQUEST: u8 = 1;
@@ -279,7 +279,11 @@ fn stop(call: &mut Call) {
 /// An MPPE packet (header and ciphertext, decrypted in place) while receive keys are loaded and not running: the Ack
 /// that should have started them may be lost or overtaken. They start if the plaintext is an IP packet beyond doubt: what is
 /// only plausible would let one forged packet in five hundred start them.
-pub(crate) fn try_start(call: &mut Call, packet: &mut [u8]) -> Result<(), Reason> {
+pub(crate) fn try_start(
+    call: &mut Call,
+    engine: &mut Engine,
+    packet: &mut [u8],
+) -> Result<(), Reason> {
     let missing = call.decap.mppe_missing;
     call.decap.mppe_missing = missing.saturating_add(1);
     let loaded = call
@@ -304,9 +308,9 @@ pub(crate) fn try_start(call: &mut Call, packet: &mut [u8]) -> Result<(), Reason
     loaded.credit = credit;
     let mut decryptor = Decryptor::new(&loaded.key, loaded.mode);
     let cipher = decryptor
-        .open(header, missing)
+        .open_with(header, missing, engine)
         .map_err(|_| Reason::MppeNoKeys)?;
-    cipher::run(cipher, data);
+    engine.run(cipher, data);
     if !turnpike_protocol::mppe::is_ip(data) {
         return Err(Reason::MppeNoKeys);
     }

@@ -14,7 +14,7 @@ use turnpike_protocol::{CallId, Role, Time};
 use crate::api::{CallRef, CaptureSide, Direction, GARBAGE_LIMIT, Port, SourceCheck, WorkerId};
 use crate::call::{Call, Gate, NO_SLOT};
 use crate::ccp::{self, Answer};
-use crate::cipher;
+use crate::cipher::Engine;
 use crate::counters::{Reason, Total};
 use crate::path::Core;
 use crate::rings::EventSender;
@@ -142,9 +142,14 @@ fn refused(refusal: Refusal) -> Reason {
 
 /// Decrypts an MPPE packet (header and ciphertext) in place.
 #[inline]
-fn decrypt(call: &mut Call, packet: &mut [u8], now: Time) -> Result<(), Reason> {
+fn decrypt(
+    call: &mut Call,
+    engine: &mut Engine,
+    packet: &mut [u8],
+    now: Time,
+) -> Result<(), Reason> {
     let Some(decryptor) = &mut call.decap.decryptor else {
-        return ccp::try_start(call, packet);
+        return ccp::try_start(call, engine, packet);
     };
     let [first, second, data @ ..] = packet else {
         return Err(Reason::MppeShort);
@@ -152,9 +157,9 @@ fn decrypt(call: &mut Call, packet: &mut [u8], now: Time) -> Result<(), Reason> 
     let missing = core::mem::take(&mut call.decap.mppe_missing);
     decryptor.pass(now);
     let cipher = decryptor
-        .open([*first, *second], missing)
+        .open_with([*first, *second], missing, engine)
         .map_err(refused)?;
-    cipher::run(cipher, data);
+    engine.run(cipher, data);
     let plausible = turnpike_protocol::mppe::plausible(data);
     decryptor.judge(plausible);
     if plausible {
@@ -363,7 +368,7 @@ impl Core {
                 self.inner6(bytes, at, end, slot, now)
             }
             Protocol::COMPRESSED => {
-                if let Err(reason) = decrypt(call, &mut bytes[at..end], now) {
+                if let Err(reason) = decrypt(call, &mut self.engine, &mut bytes[at..end], now) {
                     if call.decap.garbage >= GARBAGE_LIMIT {
                         garbled(call, &mut self.events);
                     }

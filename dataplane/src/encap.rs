@@ -7,7 +7,7 @@ use turnpike_protocol::wire::ppp::Protocol;
 use turnpike_protocol::wire::{gre, ipv4};
 
 use crate::call::{Call, Encap, Gate};
-use crate::cipher;
+use crate::cipher::Engine;
 use crate::counters::Reason;
 use crate::version::Version;
 
@@ -137,6 +137,7 @@ fn finish(
 #[inline]
 pub(crate) fn inner(
     call: &mut Call,
+    engine: &mut Engine,
     bytes: &mut [u8],
     at: usize,
     mac: MacAddr,
@@ -158,10 +159,10 @@ pub(crate) fn inner(
                 .encryptor
                 .as_mut()
                 .ok_or(Reason::NotYetEncrypted)?;
-            let sealing = encryptor.seal();
+            let sealing = encryptor.seal_with(engine);
             let at = at - 2;
             bytes[at..at + 2].copy_from_slice(&protocol);
-            cipher::run(sealing.cipher, &mut bytes[at..]);
+            engine.run(sealing.cipher, &mut bytes[at..]);
             let at = at - 2;
             bytes[at..at + 2].copy_from_slice(&sealing.header);
             (at, call.encap.mppe_header)

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod api;
+pub mod cipher;
 pub mod counters;
 pub mod device;
 pub mod mem;
@@ -18,7 +19,6 @@ pub mod xsk;
 mod bucket;
 mod call;
 mod ccp;
-mod cipher;
 mod commands;
 mod decap;
 mod decap6;

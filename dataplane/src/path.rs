@@ -12,6 +12,7 @@ use crate::api::{CallRef, CaptureSide, Direction, Port, PortInfo, WorkerId};
 use crate::bucket::{Bucket, Limits};
 use crate::call::{Calls, Gate};
 use crate::ccp;
+use crate::cipher::Engine;
 use crate::counters::{Counters, Reason, Total};
 use crate::decap::{UNKNOWN_SLOT, Verdict, may_be_inner};
 use crate::device::{BATCH, Batch, Device, Frame, Refused};
@@ -55,6 +56,7 @@ pub(crate) struct Core {
     /// Calls that owe an acknowledgement, and when.
     pub(crate) acks: Wheel,
     pub(crate) reorder: Reorder,
+    pub(crate) engine: Engine,
     /// What resets do to the keys of new calls, if that is known beforehand.
     pub(crate) dialect: Option<Dialect>,
     pub(crate) icmp: Bucket,
@@ -85,6 +87,7 @@ impl Core {
             icmp: Bucket::new(ICMP_LIMITS),
             icmp_too_big: Bucket::new(ICMP_LIMITS),
             events,
+            engine: Engine::new(),
             captured,
             counters,
             config,
@@ -359,7 +362,7 @@ impl<D: Device> Path<D> {
             );
         }
         let result = match self.core.hops.mac(call.encap.hop) {
-            Some(mac) => encap::inner(call, bytes, ROOM, mac),
+            Some(mac) => encap::inner(call, &mut self.core.engine, bytes, ROOM, mac),
             None => Err(Reason::NoNeighbour),
         };
         match result {

@@ -2,7 +2,7 @@
 
 use super::budget::Budget;
 use super::cipher::Cipher;
-use super::keys::Link;
+use super::keys::{Changer, Link, Reference};
 use super::stateful::{Outcome, Running};
 use super::stateless::Ahead;
 use super::{COMPRESSION, COUNTS, Dialect, ENCRYPTED, FLUSHED, HEADER_LEN, Mode, StartKey};
@@ -87,6 +87,16 @@ impl Decryptor {
     /// Each success must be followed by [`judge`](Self::judge). With stateless keys several packets may be opened first
     /// and judged afterwards, in the same order.
     pub fn open(&mut self, header: [u8; HEADER_LEN], missing: u32) -> Result<Cipher<'_>, Refusal> {
+        self.open_with(header, missing, &mut Reference)
+    }
+
+    /// [`open`](Self::open) with key changes by `changer`.
+    pub fn open_with(
+        &mut self,
+        header: [u8; HEADER_LEN],
+        missing: u32,
+        changer: &mut impl Changer,
+    ) -> Result<Cipher<'_>, Refusal> {
         let gap = self.numbers + u64::from(missing);
         self.numbers = gap + 1;
         self.budget.packet();
@@ -110,6 +120,7 @@ impl Decryptor {
                     count,
                     gap,
                     self.numbers,
+                    changer,
                 )
             }
             State::Stateful(running) => running.open(
@@ -120,6 +131,7 @@ impl Decryptor {
                 flushed,
                 gap,
                 self.numbers,
+                changer,
             ),
         }
     }

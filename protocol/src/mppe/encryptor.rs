@@ -1,7 +1,7 @@
 //! The sending half of a direction.
 
 use super::cipher::{Cipher, Rc4State};
-use super::keys::Link;
+use super::keys::{Changer, Link, Reference};
 use super::{COUNTS, Dialect, ENCRYPTED, FLAG_INTERVAL, FLUSHED, HEADER_LEN, Mode, StartKey};
 
 /// Keys and coherency count of the direction we send in. Never printed.
@@ -82,6 +82,11 @@ impl Encryptor {
 
     /// Takes the next coherency count. The packet must then be sent, or the peer sees a loss.
     pub fn seal(&mut self) -> Sealing<'_> {
+        self.seal_with(&mut Reference)
+    }
+
+    /// [`seal`](Self::seal) with key changes by `changer`.
+    pub fn seal_with(&mut self, changer: &mut impl Changer) -> Sealing<'_> {
         let index = self.sealed;
         self.sealed += 1;
         let Self {
@@ -90,11 +95,11 @@ impl Encryptor {
         let (flushed, cipher) = match state {
             State::Stateless => {
                 // RFC 3078 §7.1: the key changes before every packet, the first included.
-                link.advance(start, 1);
+                link.advance(start, 1, changer);
                 (true, Cipher::Fresh(link.key.clone()))
             }
             State::Stateful(running) => {
-                let flushed = running.step(start, link, index);
+                let flushed = running.step(start, link, index, changer);
                 (flushed, Cipher::Running(&mut running.tables))
             }
         };
@@ -182,7 +187,13 @@ impl Encryptor {
 
 impl Running {
     /// Makes the tables ready for packet `index`; says whether they were initialised.
-    fn step(&mut self, start: &StartKey, link: &mut Link, index: u64) -> bool {
+    fn step(
+        &mut self,
+        start: &StartKey,
+        link: &mut Link,
+        index: u64,
+        changer: &mut impl Changer,
+    ) -> bool {
         let flag = index % FLAG_INTERVAL == FLAG_INTERVAL - 1;
         let flush = self.flush.take();
         match (flush, self.dialect) {
@@ -190,11 +201,11 @@ impl Running {
             // which in a flag packet is the same.
             (Some(flush), Some(Dialect::Linux)) => {
                 let target = flush.origin + index / FLAG_INTERVAL + 1;
-                link.advance(start, target.saturating_sub(link.changes));
+                link.advance(start, target.saturating_sub(link.changes), changer);
             }
             // RFC 3078 §8.2: the tables are initialised with the current key.
             (flush, _) => {
-                link.advance(start, u64::from(flag));
+                link.advance(start, u64::from(flag), changer);
                 self.guessed += u64::from(flush.is_some() && self.dialect.is_none() && !flag);
             }
         }

@@ -3,7 +3,7 @@
 use super::budget::Budget;
 use super::cipher::{Cipher, Rc4State};
 use super::decryptor::{Refusal, lost};
-use super::keys::Link;
+use super::keys::{Changer, Link, Reference};
 use super::{Dialect, FLAG_INTERVAL, Likeness, StartKey};
 
 /// Reset-Requests that may have changed the peer's key at once: nobody loses more flushed packets in a row than this and
@@ -96,6 +96,7 @@ impl Running {
         flushed: bool,
         gap: u64,
         numbers: u64,
+        changer: &mut impl Changer,
     ) -> Result<Cipher<'a>, Refusal> {
         if !flushed {
             let (expected, gap) = match &self.trial {
@@ -126,7 +127,7 @@ impl Running {
         }
         let needed = settled.changes + least - self.reach.changes;
         let affordable = budget.take(needed);
-        self.reach.advance(start, affordable);
+        self.reach.advance(start, affordable, changer);
         // Every key that is tried costs as much as a change, too.
         if affordable < needed || !budget.take_all(2 * (most - least) + 1) {
             self.wait();
@@ -231,7 +232,7 @@ impl Search<'_> {
         let mut best: Option<(Likeness, Link)> = None;
         for changes in self.least..=self.most {
             if changes > self.least {
-                link.advance(self.start, 1);
+                link.advance(self.start, 1, &mut Reference);
             }
             let likeness = like(&link, octets);
             let better = match &best {

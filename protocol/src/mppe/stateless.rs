@@ -3,7 +3,7 @@
 use super::budget::Budget;
 use super::cipher::Cipher;
 use super::decryptor::{Refusal, lost};
-use super::keys::Link;
+use super::keys::{Changer, Link};
 use super::{COUNTS, StartKey};
 
 /// How far the chain was followed without knowing yet whether that was right.
@@ -45,6 +45,7 @@ impl Ahead {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the decryptor's own parts")]
     pub(super) fn open(
         &mut self,
         start: &StartKey,
@@ -53,6 +54,7 @@ impl Ahead {
         count: u64,
         gap: u64,
         numbers: u64,
+        changer: &mut impl Changer,
     ) -> Result<Cipher<'static>, Refusal> {
         // RFC 3078 §7.1: packet 0 uses the key after one change, so the next count is the number of changes so far.
         let tried = self.trial.and_then(|trial| {
@@ -75,7 +77,7 @@ impl Ahead {
         }
         let needed = changes - self.link.changes;
         let affordable = budget.take(needed);
-        self.link.advance(start, affordable);
+        self.link.advance(start, affordable, changer);
         if affordable < needed {
             return Err(Refusal::TooFarAhead);
         }

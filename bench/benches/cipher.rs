@@ -1,0 +1,177 @@
+//! MPPE's cipher against others: OpenSSL's low-level functions, a loop as in Linux, and crates.
+//!
+//! Two parts. First a table of ratios: all contenders take turns in one run, with fresh keys for each time, and the
+//! shortest of many times counts, so that other work on the machine does not. Then the same by criterion, which compares
+//! with its last run. `cargo bench -p turnpike-bench --bench cipher`; `-- ratios` is the table alone.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark's functions are made by macros, it may stop at any fault, and it talks to people"
+)]
+
+#[path = "cipher/contenders.rs"]
+mod contenders;
+#[path = "cipher/openssl.rs"]
+mod openssl;
+
+use core::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group};
+use rustix::time::{ClockId, clock_gettime};
+use turnpike_dataplane::cipher::Engine;
+
+use contenders::{Contender, Crates, KernelLoop, LONGEST, Ours, SESSIONS, Theirs};
+use openssl::OpenSsl;
+
+/// Octets of packets.
+const SIZES: [usize; 4] = [64, 256, 576, LONGEST];
+
+/// Times that the shortest is taken of.
+const ROUNDS: usize = 2000;
+
+/// OpenSSL, if it is here, and the loop of Linux come first: they are what others are compared with.
+fn contenders() -> Vec<Box<dyn Contender>> {
+    let mut all: Vec<Box<dyn Contender>> = Vec::new();
+    match OpenSsl::load() {
+        Ok(openssl) => all.push(Box::new(Theirs::new(openssl))),
+        Err(error) => println!("without OpenSSL: {error}"),
+    }
+    all.push(Box::new(Theirs::new(KernelLoop::new())));
+    all.push(Box::new(Theirs::new(Crates)));
+    all.push(Box::new(Ours::new(Engine::portable())));
+    all.push(Box::new(Ours::new(Engine::new())));
+    all
+}
+
+/// Processor time of this thread: what else runs on the machine does not count.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = processor_time();
+    work();
+    processor_time() - start
+}
+
+/// What is measured; lengths in octets.
+#[derive(Clone, Copy)]
+enum Measure {
+    Change,
+    Crypt(usize),
+    Whole(usize),
+}
+
+impl Measure {
+    fn all() -> Vec<Self> {
+        let mut all = vec![Self::Change];
+        all.extend(SIZES.map(Self::Crypt));
+        all.extend(SIZES.map(Self::Whole));
+        all
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::Change => "key change".to_owned(),
+            Self::Crypt(len) => format!("fresh key, {len} octets"),
+            Self::Whole(len) => format!("stateless packet of {len} octets"),
+        }
+    }
+
+    fn run(self, contender: &mut dyn Contender) -> Duration {
+        match self {
+            Self::Change => timed(|| contender.change()),
+            Self::Crypt(len) => {
+                // A key schedule done twice with the same key is one that the processor has learnt.
+                contender.change();
+                timed(|| contender.crypt(len))
+            }
+            Self::Whole(len) => timed(|| contender.whole(len)),
+        }
+    }
+}
+
+/// The model of the processor, as Linux names it.
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        let value = line.and_then(|line| line.split(':').nth(1));
+        value.map_or("unknown", str::trim).to_owned()
+    };
+    format!(
+        "{}, family {} model {}",
+        field("model name"),
+        field("cpu family"),
+        field("model\t")
+    )
+}
+
+fn ratios() {
+    let mut contenders = contenders();
+    println!("{}", processor());
+    println!("ns per packet, best of {ROUNDS} rounds; x: times as fast as each of the first two\n");
+    for measure in Measure::all() {
+        let mut best = vec![Duration::MAX; contenders.len()];
+        for _ in 0..ROUNDS {
+            for (best, contender) in best.iter_mut().zip(&mut contenders) {
+                *best = measure.run(contender.as_mut()).min(*best);
+            }
+        }
+        // They have all done the same work, so they must have the same packets now.
+        for contender in &contenders {
+            assert!(
+                contender.packets() == contenders[0].packets(),
+                "{} encrypts wrongly",
+                contender.name()
+            );
+        }
+        println!("{}", measure.name());
+        for (time, contender) in best.iter().zip(&contenders) {
+            let ns = |time: &Duration| time.as_nanos() as f64 / SESSIONS as f64;
+            let faster = |than: &Duration| ns(than) / ns(time);
+            println!(
+                "  {:<36} {:>7.1} ns   x {:>5.2}   x {:>5.2}",
+                contender.name(),
+                ns(time),
+                faster(&best[0]),
+                faster(&best[1]),
+            );
+        }
+    }
+}
+
+fn packets(criterion: &mut Criterion) {
+    for measure in Measure::all() {
+        let mut group = criterion.benchmark_group(measure.name());
+        group.throughput(Throughput::Elements(SESSIONS as u64));
+        for mut contender in contenders() {
+            group.bench_function(contender.name(), |bencher| {
+                bencher.iter_custom(|rounds| {
+                    (0..rounds)
+                        .map(|_| measure.run(contender.as_mut()))
+                        .sum::<Duration>()
+                });
+            });
+        }
+    }
+}
+
+criterion_group! {
+    name = cipher;
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_secs(1))
+        .sample_size(30);
+    targets = packets
+}
+
+fn main() {
+    ratios();
+    if !std::env::args().any(|argument| argument == "ratios") {
+        cipher();
+        Criterion::default().configure_from_args().final_summary();
+    }
+}

@@ -1,0 +1,261 @@
+//! Who does MPPE with 128-bit keys, each for its own sessions with its own packets.
+
+use rc4::{KeyInit, Rc4, StreamCipher};
+use sha1::{Digest, Sha1};
+use turnpike_dataplane::cipher::Engine;
+use turnpike_protocol::mppe::{Changer, Cipher, SessionKey, StartKey, Strength};
+
+use crate::openssl::OpenSsl;
+
+/// Sessions, each with one packet.
+pub const SESSIONS: usize = 32;
+
+/// Octets of the longest packet.
+pub const LONGEST: usize = 1400;
+
+const PAD_1: [u8; 40] = [0; 40];
+const PAD_2: [u8; 40] = [0xf2; 40];
+
+fn start_key(session: usize) -> [u8; 16] {
+    core::array::from_fn(|at| (session * 31 + at * 7 + 1) as u8)
+}
+
+/// One of them.
+pub trait Contender {
+    fn name(&self) -> String;
+    /// A key change for each session: digest, key schedule, 16 octets.
+    fn change(&mut self);
+    /// Encrypts the first `len` octets of each session's packet in place with the key as it is: key schedule, `len`
+    /// octets.
+    fn crypt(&mut self, len: usize);
+    /// A whole stateless packet for each session: key change, then the packet.
+    fn whole(&mut self, len: usize);
+    /// The packets.
+    fn packets(&self) -> &[[u8; LONGEST]];
+}
+
+/// The product's own.
+pub struct Ours {
+    engine: Engine,
+    keys: Vec<(StartKey, SessionKey)>,
+    packets: Vec<[u8; LONGEST]>,
+}
+
+impl Ours {
+    pub fn new(engine: Engine) -> Self {
+        let keys = (0..SESSIONS).map(|session| {
+            let start = StartKey::new(start_key(session), Strength::Bits128);
+            let key = SessionKey::initial(&start);
+            (start, key)
+        });
+        Self {
+            engine,
+            keys: keys.collect(),
+            packets: vec![[0; LONGEST]; SESSIONS],
+        }
+    }
+}
+
+impl Contender for Ours {
+    fn name(&self) -> String {
+        format!("turnpike: {}", self.engine.name())
+    }
+
+    fn change(&mut self) {
+        for (start, key) in &mut self.keys {
+            self.engine.change(start, key);
+        }
+    }
+
+    fn crypt(&mut self, len: usize) {
+        for ((_, key), packet) in self.keys.iter().zip(&mut self.packets) {
+            self.engine
+                .run(Cipher::Fresh(key.clone()), &mut packet[..len]);
+        }
+    }
+
+    fn whole(&mut self, len: usize) {
+        for ((start, key), packet) in self.keys.iter_mut().zip(&mut self.packets) {
+            self.engine.change(start, key);
+            self.engine
+                .run(Cipher::Fresh(key.clone()), &mut packet[..len]);
+        }
+    }
+
+    fn packets(&self) -> &[[u8; LONGEST]] {
+        &self.packets
+    }
+}
+
+/// RC4 and SHA-1 of others, with the rest around it.
+pub trait Primitives {
+    fn name(&self) -> String;
+    fn rc4(&mut self, key: &[u8; 16], octets: &mut [u8]);
+    fn sha1(&mut self, parts: [&[u8]; 4]) -> [u8; 20];
+}
+
+/// MPPE by them.
+pub struct Theirs<P> {
+    primitives: P,
+    keys: Vec<([u8; 16], [u8; 16])>,
+    packets: Vec<[u8; LONGEST]>,
+}
+
+impl<P: Primitives> Theirs<P> {
+    pub fn new(primitives: P) -> Self {
+        let keys = (0..SESSIONS).map(|session| {
+            let start = start_key(session);
+            let key = SessionKey::initial(&StartKey::new(start, Strength::Bits128));
+            let mut octets = [0; 16];
+            octets.copy_from_slice(key.bytes());
+            (start, octets)
+        });
+        Self {
+            primitives,
+            keys: keys.collect(),
+            packets: vec![[0; LONGEST]; SESSIONS],
+        }
+    }
+}
+
+/// RFC 3078 §7.3.
+#[inline]
+fn change(primitives: &mut impl Primitives, start: &[u8; 16], key: &mut [u8; 16]) {
+    let digest = primitives.sha1([start, &PAD_1, &*key, &PAD_2]);
+    key.copy_from_slice(&digest[..16]);
+    let interim = *key;
+    primitives.rc4(&interim, key);
+}
+
+impl<P: Primitives> Contender for Theirs<P> {
+    fn name(&self) -> String {
+        self.primitives.name()
+    }
+
+    fn change(&mut self) {
+        for (start, key) in &mut self.keys {
+            change(&mut self.primitives, start, key);
+        }
+    }
+
+    fn crypt(&mut self, len: usize) {
+        for ((_, key), packet) in self.keys.iter().zip(&mut self.packets) {
+            self.primitives.rc4(key, &mut packet[..len]);
+        }
+    }
+
+    fn whole(&mut self, len: usize) {
+        for ((start, key), packet) in self.keys.iter_mut().zip(&mut self.packets) {
+            change(&mut self.primitives, start, key);
+            self.primitives.rc4(key, &mut packet[..len]);
+        }
+    }
+
+    fn packets(&self) -> &[[u8; LONGEST]] {
+        &self.packets
+    }
+}
+
+fn sha1_of_crate(parts: [&[u8]; 4]) -> [u8; 20] {
+    let mut digest = Sha1::new();
+    for part in parts {
+        digest.update(part);
+    }
+    digest.finalize().into()
+}
+
+/// The crates `rc4` and `sha1`.
+pub struct Crates;
+
+impl Primitives for Crates {
+    fn name(&self) -> String {
+        "crates rc4 and sha1".to_owned()
+    }
+
+    fn rc4(&mut self, key: &[u8; 16], octets: &mut [u8]) {
+        if let Ok(mut rc4) = Rc4::new_from_slice(key) {
+            rc4.apply_keystream(octets);
+        }
+    }
+
+    fn sha1(&mut self, parts: [&[u8]; 4]) -> [u8; 20] {
+        sha1_of_crate(parts)
+    }
+}
+
+impl Primitives for OpenSsl {
+    fn name(&self) -> String {
+        "OpenSSL, low level".to_owned()
+    }
+
+    fn rc4(&mut self, key: &[u8; 16], octets: &mut [u8]) {
+        self.rc4(key, octets);
+    }
+
+    fn sha1(&mut self, parts: [&[u8]; 4]) -> [u8; 20] {
+        self.sha1(parts)
+    }
+}
+
+/// A loop of the shape that Linux has (32-bit entries; the next entry is loaded before the key stream's octet is), and
+/// SHA-1 by the processor's instructions where there are any, as Linux does it.
+pub struct KernelLoop {
+    table: Box<[u32; 256]>,
+}
+
+impl KernelLoop {
+    pub fn new() -> Self {
+        Self {
+            table: Box::new([0; 256]),
+        }
+    }
+}
+
+impl Primitives for KernelLoop {
+    fn name(&self) -> String {
+        "loop as in Linux".to_owned()
+    }
+
+    #[inline(never)]
+    fn rc4(&mut self, key: &[u8; 16], octets: &mut [u8]) {
+        let s = &mut *self.table;
+        for (entry, value) in s.iter_mut().zip(0..) {
+            *entry = value;
+        }
+        let (mut j, mut k) = (0_u32, 0_usize);
+        for i in 0..256 {
+            let a = s[i];
+            j = (j + u32::from(key[k]) + a) & 0xff;
+            s[i] = s[j as usize];
+            s[j as usize] = a;
+            k += 1;
+            if k >= key.len() {
+                k = 0;
+            }
+        }
+        let Some((last, most)) = octets.split_last_mut() else {
+            return;
+        };
+        let mut x = 1_u32;
+        let mut a = s[1];
+        let mut y = a & 0xff;
+        let mut b = s[y as usize];
+        for octet in most {
+            s[y as usize] = a;
+            s[x as usize] = b;
+            let at = (a + b) & 0xff;
+            x = (x + 1) & 0xff;
+            a = s[x as usize];
+            y = (y + a) & 0xff;
+            b = s[y as usize];
+            *octet ^= s[at as usize] as u8;
+        }
+        s[y as usize] = a;
+        s[x as usize] = b;
+        *last ^= s[((a + b) & 0xff) as usize] as u8;
+    }
+
+    fn sha1(&mut self, parts: [&[u8]; 4]) -> [u8; 20] {
+        sha1_of_crate(parts)
+    }
+}
