@@ -2,7 +2,7 @@
 
 use rc4::{KeyInit, Rc4, StreamCipher};
 use sha1::{Digest, Sha1};
-use turnpike_dataplane::cipher::Engine;
+use turnpike_dataplane::cipher::{Engine, Link, Packet};
 use turnpike_protocol::mppe::{Changer, Cipher, SessionKey, StartKey, Strength};
 
 use crate::openssl::OpenSsl;
@@ -34,15 +34,20 @@ pub trait Contender {
     fn packets(&self) -> &[[u8; LONGEST]];
 }
 
-/// The product's own.
-pub struct Ours {
+/// The product's own, one packet at a time.
+pub struct Single(Ours);
+
+/// The product's own, all packets at once.
+pub struct Together(Ours);
+
+struct Ours {
     engine: Engine,
     keys: Vec<(StartKey, SessionKey)>,
     packets: Vec<[u8; LONGEST]>,
 }
 
 impl Ours {
-    pub fn new(engine: Engine) -> Self {
+    fn new(engine: Engine) -> Self {
         let keys = (0..SESSIONS).map(|session| {
             let start = StartKey::new(start_key(session), Strength::Bits128);
             let key = SessionKey::initial(&start);
@@ -56,34 +61,82 @@ impl Ours {
     }
 }
 
-impl Contender for Ours {
+impl Single {
+    pub fn new(engine: Engine) -> Self {
+        Self(Ours::new(engine))
+    }
+}
+
+impl Contender for Single {
     fn name(&self) -> String {
-        format!("turnpike: {}", self.engine.name())
+        format!("turnpike, singly ({})", self.0.engine.name().single)
     }
 
     fn change(&mut self) {
-        for (start, key) in &mut self.keys {
-            self.engine.change(start, key);
+        for (start, key) in &mut self.0.keys {
+            self.0.engine.change(start, key);
         }
     }
 
     fn crypt(&mut self, len: usize) {
-        for ((_, key), packet) in self.keys.iter().zip(&mut self.packets) {
-            self.engine
-                .run(Cipher::Fresh(key.clone()), &mut packet[..len]);
+        for ((_, key), packet) in self.0.keys.iter().zip(&mut self.0.packets) {
+            let key = Cipher::Fresh(key.clone());
+            self.0.engine.run(key, &mut packet[..len]);
         }
     }
 
     fn whole(&mut self, len: usize) {
-        for ((start, key), packet) in self.keys.iter_mut().zip(&mut self.packets) {
-            self.engine.change(start, key);
-            self.engine
-                .run(Cipher::Fresh(key.clone()), &mut packet[..len]);
+        for ((start, key), packet) in self.0.keys.iter_mut().zip(&mut self.0.packets) {
+            self.0.engine.change(start, key);
+            let key = Cipher::Fresh(key.clone());
+            self.0.engine.run(key, &mut packet[..len]);
         }
     }
 
     fn packets(&self) -> &[[u8; LONGEST]] {
-        &self.packets
+        &self.0.packets
+    }
+}
+
+impl Together {
+    pub fn new(engine: Engine) -> Self {
+        Self(Ours::new(engine))
+    }
+}
+
+impl Contender for Together {
+    fn name(&self) -> String {
+        format!("turnpike, together ({})", self.0.engine.name().together)
+    }
+
+    fn change(&mut self) {
+        let mut links = self.0.keys.iter_mut();
+        let mut links: [Link<'_>; SESSIONS] = core::array::from_fn(|_| {
+            let (start, key) = links.next().expect("as many as sessions");
+            Link { start, key }
+        });
+        self.0.engine.change_all(&mut links);
+    }
+
+    fn crypt(&mut self, len: usize) {
+        let mut packets = self.0.keys.iter().zip(&mut self.0.packets);
+        let mut packets: [Packet<'_>; SESSIONS] = core::array::from_fn(|_| {
+            let ((_, key), packet) = packets.next().expect("as many as sessions");
+            Packet {
+                key,
+                octets: &mut packet[..len],
+            }
+        });
+        self.0.engine.run_all(&mut packets);
+    }
+
+    fn whole(&mut self, len: usize) {
+        self.change();
+        self.crypt(len);
+    }
+
+    fn packets(&self) -> &[[u8; LONGEST]] {
+        &self.0.packets
     }
 }
 

@@ -1,10 +1,12 @@
-//! Who can do RC4 for one packet, and which of them suits this processor.
+//! Who can do RC4: for one stream, and for several at once.
 
 use turnpike_protocol::mppe::Rc4State;
 
+use super::arena::Arena;
+
 /// Two functions for one stream.
-pub(super) struct Kernel {
-    name: &'static str,
+pub(super) struct Single {
+    pub(super) name: &'static str,
     /// Whether this processor has the instructions.
     runs: fn() -> bool,
     /// Goes to the start of the key stream.
@@ -19,8 +21,29 @@ pub(super) struct Kernel {
     stream: unsafe fn(&mut Rc4State, &mut [u8]),
 }
 
+/// Two functions for several streams in lockstep.
+pub(super) struct Lanes {
+    pub(super) name: &'static str,
+    /// Whether this processor has the instructions.
+    runs: fn() -> bool,
+    /// Streams: not more than [`WIDEST`](super::arena::WIDEST).
+    pub(super) width: usize,
+    /// Goes to the start of the key streams of `arena.keys`.
+    ///
+    /// # Safety
+    /// `runs` must have said yes.
+    pub(super) schedule: unsafe fn(&mut Arena),
+    /// Encrypts or decrypts `arena.left` blocks of each stream, not 0, when so many have been done since `schedule`.
+    ///
+    /// # Safety
+    /// `runs` must have said yes, nothing else than `schedule` and this may have touched the arena's tables, and for each
+    /// lane `arena.data + arena.offset` must be valid for loads and stores of so many blocks. Lanes whose octets nobody
+    /// wants may have the same.
+    pub(super) stream: unsafe fn(&mut Arena, usize),
+}
+
 /// The reference.
-pub(super) static PORTABLE: Kernel = Kernel {
+pub(super) static PORTABLE: Single = Single {
     name: "portable",
     runs: || true,
     schedule: |rc4, key| rc4.set_key(key),
@@ -28,39 +51,70 @@ pub(super) static PORTABLE: Kernel = Kernel {
 };
 
 #[cfg(target_arch = "x86_64")]
-static TIED: Kernel = Kernel {
-    name: "one stream, tied",
+static TIED: Single = Single {
+    name: "tied",
     runs: super::tied::runs,
     schedule: super::tied::schedule,
     stream: super::tied::stream,
 };
 
 /// From the fastest to the slowest.
-const ALL: &[&Kernel] = &[
+const SINGLES: &[&Single] = &[
     #[cfg(target_arch = "x86_64")]
     &TIED,
     &PORTABLE,
 ];
 
-/// Those that this processor can run, the fastest first; the last is the reference.
-pub(super) fn available() -> impl Iterator<Item = &'static Kernel> {
-    ALL.iter().copied().filter(|kernel| (kernel.runs)())
+/// What there is without assembly.
+pub(super) static LOCKSTEP: Lanes = Lanes {
+    name: "4 in lockstep",
+    runs: || true,
+    width: super::lockstep::WIDTH,
+    schedule: |arena| super::lockstep::schedule(arena),
+    stream: super::lockstep::stream,
+};
+
+#[cfg(target_arch = "x86_64")]
+static ROWS_8: Lanes = Lanes {
+    name: "8 in rows",
+    runs: super::rows::runs,
+    width: 8,
+    schedule: super::rows::schedule_8,
+    stream: super::rows::stream_8,
+};
+
+#[cfg(target_arch = "x86_64")]
+static ROWS_4: Lanes = Lanes {
+    name: "4 in rows",
+    runs: super::rows::runs,
+    width: 4,
+    schedule: super::rows::schedule_4,
+    stream: super::rows::stream_4,
+};
+
+const LANES: &[&Lanes] = &[
+    #[cfg(target_arch = "x86_64")]
+    &ROWS_8,
+    #[cfg(target_arch = "x86_64")]
+    &ROWS_4,
+    &LOCKSTEP,
+];
+
+/// Those for one stream that this processor can run, the fastest first; the last is the reference.
+pub(super) fn singles() -> impl Iterator<Item = &'static Single> {
+    SINGLES.iter().copied().filter(|single| (single.runs)())
 }
 
-/// The fastest.
-pub(super) fn best() -> &'static Kernel {
-    available().next().unwrap_or(&PORTABLE)
+/// Those for several streams that this processor can run.
+pub(super) fn lanes() -> impl Iterator<Item = &'static Lanes> {
+    LANES.iter().copied().filter(|lanes| (lanes.runs)())
 }
 
-impl Kernel {
-    pub(super) const fn name(&self) -> &'static str {
-        self.name
-    }
-
+impl Single {
     /// Goes to the start of the key stream of `key`; 8 octets stand twice in it.
     #[inline]
     pub(super) fn schedule(&self, rc4: &mut Rc4State, key: &[u8; 16]) {
-        // SAFETY: kernels are got from `available` only, or are the reference, so `runs` has said yes.
+        // SAFETY: kernels are got from `singles` only, or are the reference, so `runs` has said yes.
         unsafe { (self.schedule)(rc4, key) }
     }
 

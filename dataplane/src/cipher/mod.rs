@@ -1,65 +1,95 @@
-//! Runs what `protocol::mppe` planned: RC4 over packets, and key changes.
+//! Runs what `protocol::mppe` planned: RC4 over packets, and key changes, one at a time or many at once.
 //!
-//! RC4 and the change of a key before each packet are where MPPE's time goes. [`kernel`] is the table of those who can
-//! do it, of which a worker chooses one when it starts; [`tied`] is one stream at a time in assembly. The reference,
-//! and what runs where there is no assembly, is `protocol`'s own.
+//! RC4, twice for a packet with a fresh key, is where MPPE's time goes. [`kernel`] lists who can do it: [`tied`] for one
+//! stream, [`rows`] and [`lockstep`] for several, which are faster still, as one waits while another goes on. [`sha1`]
+//! lists who can do the other half of key changes. [`choice`] tries them once on the processor that is there, and
+//! [`batch`] groups packets for the cheapest of them. The reference is `protocol`'s own.
 //!
-//! Kernels that work on the fresh keys of a whole batch belong here and nowhere else: a packet is not looked at before
-//! its cipher has run, and verdicts on plaintexts may be given after several packets were opened.
+//! A packet is not looked at before its cipher has run, and verdicts on plaintexts may be given after several packets
+//! were opened: so keys of a burst can be changed together ([`Engine::change_all`]), then its packets be done together
+//! ([`Engine::run_all`]).
 #![allow(unsafe_code, reason = "kernels in assembly")]
 
+mod arena;
+mod batch;
+mod choice;
 mod kernel;
+mod lockstep;
+#[cfg(target_arch = "x86_64")]
+mod rows;
+mod sha1;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod tied;
 
-use turnpike_protocol::mppe::{Changer, Cipher, Rc4State, SessionKey, StartKey};
+use turnpike_protocol::mppe::{Changer, Cipher, SessionKey, StartKey};
 use zeroize::Zeroize;
 
-use self::kernel::Kernel;
+use self::arena::{Arena, twice};
+use self::batch::{Task, WINDOW};
+use self::choice::Choice;
 
-/// One worker's cipher: the kernel that suits the processor, and room for it to work in.
+/// One worker's cipher: the kernels that suit the processor, and room for them to work in.
 ///
-/// Tables of fresh keys and interim keys are cleaned as soon as the packet is done, which costs a few wide stores: a
-/// worker that has nothing to do, or whose call has ended, holds nothing of it.
+/// Nothing is allocated after it was made.
 pub struct Engine {
-    kernel: &'static Kernel,
-    room: Box<Room>,
+    choice: &'static Choice,
+    arena: Box<Arena>,
+    keys: Box<Keys>,
 }
 
-/// On a page of its own: loads and stores of tables are not taken for loads and stores of something else that lies at
-/// the same offset of another page.
-#[repr(C, align(4096))]
-struct Room {
-    rc4: Rc4State,
-    key: [u8; 16],
+/// A key to be changed, and the start key that it came from.
+pub struct Link<'a> {
+    /// The start key.
+    pub start: &'a StartKey,
+    /// Becomes the next.
+    pub key: &'a mut SessionKey,
 }
+
+/// A packet with a key of its own.
+pub struct Packet<'a> {
+    /// Its key.
+    pub key: &'a SessionKey,
+    /// Inner protocol and payload, encrypted or decrypted in place.
+    pub octets: &'a mut [u8],
+}
+
+/// Names of kernels, for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Name {
+    /// Of those for one packet: RC4 and SHA-1.
+    pub single: String,
+    /// Of those for many: RC4 and SHA-1.
+    pub together: String,
+}
+
+/// Keys of packets, or interim keys; those of 8 octets stand twice in them. Clean between calls.
+struct Keys([[u8; 16]; WINDOW]);
 
 impl Engine {
-    /// With the fastest kernel that this processor can run.
+    /// With the fastest kernels on this processor. The first one to be made in a process takes some milliseconds to find
+    /// out which these are.
     pub fn new() -> Self {
-        Self::with(kernel::best())
+        Self::with(choice::best())
     }
 
-    /// With the kernel that every processor can run.
+    /// With what every processor can run.
     pub fn portable() -> Self {
-        Self::with(&kernel::PORTABLE)
+        Self::with(choice::portable())
     }
 
-    fn with(kernel: &'static Kernel) -> Self {
+    fn with(choice: &'static Choice) -> Self {
         Self {
-            kernel,
-            room: Box::new(Room {
-                rc4: Rc4State::empty(),
-                key: [0; 16],
-            }),
+            choice,
+            arena: Arena::new(),
+            keys: Box::new(Keys([[0; 16]; WINDOW])),
         }
     }
 
-    /// The kernel's name, for people.
-    pub fn name(&self) -> &'static str {
-        self.kernel.name()
+    /// The kernels' names.
+    pub fn name(&self) -> Name {
+        self.choice.name()
     }
 
     /// Encrypts or decrypts the octets in place.
@@ -67,7 +97,7 @@ impl Engine {
     pub fn run(&mut self, cipher: Cipher<'_>, octets: &mut [u8]) {
         match cipher {
             Cipher::Fresh(key) => self.fresh(&key, octets),
-            Cipher::Running(rc4) => self.kernel.stream(rc4, octets),
+            Cipher::Running(rc4) => self.choice.plan.single.0.stream(rc4, octets),
             // After resets only.
             Cipher::Searching(_) => cipher.apply(octets),
         }
@@ -75,11 +105,57 @@ impl Engine {
 
     /// Encrypts or decrypts the octets in place, from the start of the key stream of `key`.
     #[inline]
-    pub fn fresh(&mut self, key: &SessionKey, octets: &mut [u8]) {
-        self.room.put(key.bytes());
-        self.kernel.schedule(&mut self.room.rc4, &self.room.key);
-        self.kernel.stream(&mut self.room.rc4, octets);
-        self.room.clean();
+    fn fresh(&mut self, key: &SessionKey, octets: &mut [u8]) {
+        let (single, arena) = (self.choice.plan.single.0, &mut *self.arena);
+        arena.keys[0] = twice(key.bytes());
+        single.schedule(&mut arena.rc4, &arena.keys[0]);
+        single.stream(&mut arena.rc4, octets);
+        arena.clean_one();
+    }
+
+    /// Encrypts or decrypts packets in place, of any number and any lengths. They are worked on in no particular order.
+    pub fn run_all(&mut self, packets: &mut [Packet<'_>]) {
+        for packets in packets.chunks_mut(WINDOW) {
+            let mut tasks = [Task::NOTHING; WINDOW];
+            let tasks = &mut tasks[..packets.len()];
+            for ((packet, key), task) in packets.iter_mut().zip(&mut self.keys.0).zip(&mut *tasks) {
+                *key = twice(packet.key.bytes());
+                *task = Task {
+                    key,
+                    data: packet.octets.as_mut_ptr(),
+                    len: packet.octets.len(),
+                };
+            }
+            // SAFETY: keys are this engine's, and packets are borrowed exclusively. There are at most `WINDOW`.
+            unsafe { batch::run(&self.choice.plan, &mut self.arena, tasks) };
+            self.keys.clean(packets.len());
+        }
+    }
+
+    /// Changes keys, each once. They must be of different chains, which exclusive borrows make sure of.
+    pub fn change_all(&mut self, links: &mut [Link<'_>]) {
+        for links in links.chunks_mut(WINDOW) {
+            let keys = &mut self.keys.0[..links.len()];
+            self.choice.digests.interim(links, keys);
+            let mut tasks = [Task::NOTHING; WINDOW];
+            let tasks = &mut tasks[..links.len()];
+            for ((link, key), task) in links.iter().zip(keys).zip(&mut *tasks) {
+                *key = twice(&key[..link.key.bytes().len()]);
+                // Of a key of 8 octets only the first 8 will count.
+                let key = &raw mut *key;
+                *task = Task {
+                    key,
+                    data: key.cast(),
+                    len: 16,
+                };
+            }
+            // SAFETY: keys are this engine's, and each is its own task's octets only. There are at most `WINDOW`.
+            unsafe { batch::run(&self.choice.plan, &mut self.arena, tasks) };
+            for (link, key) in links.iter_mut().zip(&self.keys.0) {
+                link.key.replace(key);
+            }
+            self.keys.clean(links.len());
+        }
     }
 }
 
@@ -92,42 +168,32 @@ impl Default for Engine {
 impl Changer for Engine {
     #[inline]
     fn change(&mut self, start: &StartKey, key: &mut SessionKey) {
-        let interim = key.interim(start);
-        self.room.put(&interim[..key.bytes().len()]);
-        let Room { rc4, key: octets } = &mut *self.room;
-        self.kernel.schedule(rc4, octets);
-        // Of an 8-octet key only the first 8 count, and the rest harms nobody.
-        self.kernel.stream(rc4, octets);
-        key.replace(octets);
-        self.room.clean();
+        let len = key.bytes().len();
+        let link = Link { start, key };
+        let interim = &mut self.keys.0[..1];
+        let links = core::slice::from_ref(&link);
+        self.choice.digest.interim(links, interim);
+        let octets = &mut interim[0];
+        let (single, arena) = (self.choice.plan.single.0, &mut *self.arena);
+        *octets = twice(&octets[..len]);
+        single.schedule(&mut arena.rc4, octets);
+        single.stream(&mut arena.rc4, octets);
+        link.key.replace(octets);
+        arena.clean_one();
+        self.keys.clean(1);
     }
 }
 
-impl Room {
-    /// RC4 repeats a key until it fills the table, so 8 octets are the same key as 16 in which they stand twice.
+impl Keys {
     #[inline]
-    fn put(&mut self, key: &[u8]) {
-        match key.try_into() {
-            Ok(key) => self.key = key,
-            Err(_) => {
-                let (first, second) = self.key.split_at_mut(8);
-                first.copy_from_slice(key);
-                second.copy_from_slice(key);
-            }
-        }
-    }
-
-    #[inline]
-    fn clean(&mut self) {
-        self.rc4.clean();
-        self.key = [0; 16];
-        zeroize::optimization_barrier(&self.key);
+    fn clean(&mut self, used: usize) {
+        self.0[..used].fill([0; 16]);
+        zeroize::optimization_barrier(self);
     }
 }
 
-impl Drop for Room {
+impl Drop for Keys {
     fn drop(&mut self) {
-        // The state cleans itself. Between packets both are clean anyway.
-        self.key.zeroize();
+        self.0.zeroize();
     }
 }

@@ -5,8 +5,11 @@ use turnpike_protocol::mppe::{
     Changer, Cipher, Decryptor, Encryptor, Mode, Rc4State, SessionKey, StartKey, Strength,
 };
 
-use super::Engine;
-use super::kernel::{Kernel, available};
+use super::batch::{Cost, Plan, Task, WINDOW};
+use super::choice::{self, Choice};
+use super::kernel::{self, Single, singles};
+use super::sha1::{self, Digest, digests};
+use super::{Engine, Link, Packet};
 
 #[expect(dead_code, reason = "shared with other tests")]
 #[path = "../../../protocol/tests/vectors/file.rs"]
@@ -47,8 +50,44 @@ fn twice(key: &[u8]) -> [u8; 16] {
     core::array::from_fn(|at| key[at % key.len()])
 }
 
+/// The choice for this processor, the portable one, and each kernel for several streams with each digest: preferred
+/// wherever it can be, or as if it cost what two packets cost.
+fn choices() -> Vec<&'static Choice> {
+    let singles: Vec<&Single> = singles().collect();
+    let mut all = vec![choice::best(), choice::portable()];
+    for lanes in kernel::lanes() {
+        for digest in digests() {
+            for start in [0, 200] {
+                let cost = |start| Cost {
+                    start,
+                    block: start / 15,
+                };
+                let single = singles[all.len() % singles.len()];
+                all.push(Box::leak(Box::new(Choice {
+                    plan: Plan {
+                        single: (single, cost(100)),
+                        lanes: vec![(lanes, cost(start))],
+                    },
+                    digest,
+                    digests: digest,
+                })));
+            }
+        }
+    }
+    all
+}
+
 fn engines() -> impl Iterator<Item = Engine> {
-    available().map(Engine::with)
+    choices().into_iter().map(Engine::with)
+}
+
+/// A session key of 8 or 16 octets that looks random, and the start key of its chain.
+fn session(noise: &mut Noise) -> (StartKey, SessionKey) {
+    let strength = STRENGTHS[noise.below(3)];
+    let start = StartKey::new(twice(&noise.octets(16)), strength);
+    let mut key = SessionKey::initial(&start);
+    key.replace(&twice(&noise.octets(16)));
+    (start, key)
 }
 
 fn crate_applied(key: &[u8], octets: &[u8]) -> Vec<u8> {
@@ -63,7 +102,7 @@ fn crate_applied(key: &[u8], octets: &[u8]) -> Vec<u8> {
 fn kernels_agree_with_the_crate_at_every_length_and_alignment() {
     const EDGE: usize = 16;
     let mut noise = Noise::new("lengths");
-    for kernel in available() {
+    for kernel in singles() {
         for key_len in [8, 16] {
             for len in 0..=2048 {
                 let key = noise.octets(key_len);
@@ -78,7 +117,7 @@ fn kernels_agree_with_the_crate_at_every_length_and_alignment() {
                     let mut rc4 = Rc4State::empty();
                     kernel.schedule(&mut rc4, &twice(&key));
                     kernel.stream(&mut rc4, octets);
-                    let name = kernel.name();
+                    let name = kernel.name;
                     assert!(
                         octets == expected,
                         "{name}: {key_len}-octet key, {len} octets at {align}"
@@ -100,7 +139,7 @@ fn streams_go_on_where_they_were() {
         (*table, *i, *j)
     }
     let mut noise = Noise::new("streams");
-    for kernel in available() {
+    for kernel in singles() {
         for round in 0..300 {
             let key = noise.octets(16);
             let mut rc4 = Rc4State::empty();
@@ -120,7 +159,7 @@ fn streams_go_on_where_they_were() {
                 assert!(next == same && state(&mut rc4) == state(&mut reference));
                 left = rest;
             }
-            assert!(octets == crate_applied(&key, &clear), "{}", kernel.name());
+            assert!(octets == crate_applied(&key, &clear), "{}", kernel.name);
         }
     }
 }
@@ -129,7 +168,7 @@ fn streams_go_on_where_they_were() {
 fn key_streams_of_rfc_6229() {
     let file = File::open("rc4");
     let vectors = file.pick(|vector| [8, 16].contains(&vector.bytes("key").len()));
-    for kernel in available() {
+    for kernel in singles() {
         for vector in &vectors {
             let expected = vector.bytes("keystream");
             let offset = vector.number("offset") as usize;
@@ -202,7 +241,11 @@ fn engines_seal_and_open_like_the_reference() {
                     let sealing = reference.seal();
                     assert_eq!(sealing.header, header);
                     sealing.cipher.apply(&mut expected);
-                    assert!(octets == expected, "{}, {strength:?}", engine.name());
+                    assert!(
+                        octets == expected,
+                        "{}, {strength:?}",
+                        engine.name().together
+                    );
                     let cipher = receiver.open_with(header, 0, &mut engine).unwrap();
                     engine.run(cipher, &mut octets);
                     assert!(octets == clear);
@@ -213,30 +256,201 @@ fn engines_seal_and_open_like_the_reference() {
     }
 }
 
+/// Packets between edges that must stay as they are, encrypted all at once.
+fn agree(engine: &mut Engine, noise: &mut Noise, lens: &[usize]) {
+    const EDGE: usize = 16;
+    let keys: Vec<SessionKey> = lens.iter().map(|_| session(noise).1).collect();
+    let mut rooms = Vec::new();
+    let mut expected = Vec::new();
+    for (key, &len) in keys.iter().zip(lens) {
+        let clear = noise.octets(len);
+        let align = noise.below(16);
+        let mut room = vec![0xa5; EDGE + align + 16 + len + EDGE];
+        let skew = room.as_ptr().align_offset(16) + align;
+        room[skew..skew + len].copy_from_slice(&clear);
+        let mut after = room.clone();
+        after[skew..skew + len].copy_from_slice(&crate_applied(key.bytes(), &clear));
+        rooms.push((skew, room));
+        expected.push(after);
+    }
+    let packets = rooms.iter_mut().zip(&keys).zip(lens);
+    let mut packets: Vec<Packet<'_>> = packets
+        .map(|(((skew, room), key), len)| Packet {
+            key,
+            octets: &mut room[*skew..*skew + len],
+        })
+        .collect();
+    engine.run_all(&mut packets);
+    for ((at, (_, room)), expected) in rooms.iter().enumerate().zip(&expected) {
+        assert!(
+            room == expected,
+            "{}: packet {at} of {lens:?}",
+            engine.name().together
+        );
+    }
+}
+
+#[test]
+fn batches_agree_with_the_crate_at_every_length() {
+    let mut noise = Noise::new("batches");
+    for lanes in kernel::lanes() {
+        let mut engine = Engine::with(Box::leak(Box::new(Choice {
+            plan: Plan {
+                single: (
+                    &kernel::PORTABLE,
+                    Cost {
+                        start: 100,
+                        block: 100,
+                    },
+                ),
+                lanes: vec![(lanes, Cost { start: 0, block: 0 })],
+            },
+            digest: &sha1::PORTABLE,
+            digests: &sha1::PORTABLE,
+        })));
+        for len in 0..=2048 {
+            let other = noise.below(2048);
+            let mut lens = vec![len; lanes.width];
+            agree(&mut engine, &mut noise, &lens);
+            lens[noise.below(lanes.width)] = other;
+            agree(&mut engine, &mut noise, &lens);
+        }
+    }
+}
+
+#[test]
+fn batches_of_any_number_and_mixed_lengths_agree_with_the_crate() {
+    let mut noise = Noise::new("mixed");
+    for mut engine in engines() {
+        for count in (0..=17).chain([33, 64, 65, 150]) {
+            for most in [1, 20, 70, 600, 2049] {
+                let lens: Vec<usize> = (0..count).map(|_| noise.below(most)).collect();
+                agree(&mut engine, &mut noise, &lens);
+            }
+        }
+        // Longer than the dummy, and much longer than the rest.
+        agree(
+            &mut engine,
+            &mut noise,
+            &[9000, 5000, 0, 64, 64, 64, 64, 64, 1, 4096],
+        );
+    }
+}
+
+#[test]
+fn key_chains_agree_with_the_reference() {
+    let mut noise = Noise::new("chains");
+    for mut engine in engines() {
+        for count in (0..=17).chain([65]) {
+            let mut chains: Vec<_> = (0..count).map(|_| session(&mut noise)).collect();
+            let mut expected = chains.clone();
+            for _ in 0..12 {
+                let mut links: Vec<Link<'_>> = chains
+                    .iter_mut()
+                    .map(|(start, key)| Link { start, key })
+                    .collect();
+                engine.change_all(&mut links);
+                for (at, (chain, expected)) in chains.iter().zip(&mut expected).enumerate() {
+                    expected.1.change(&expected.0);
+                    assert!(
+                        chain.1.bytes() == expected.1.bytes(),
+                        "{}: key {at} of {count}",
+                        engine.name().together
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_cheapest_groups_are_found() {
+    let single = (
+        &kernel::PORTABLE,
+        Cost {
+            start: 10,
+            block: 1,
+        },
+    );
+    let four = (
+        &kernel::LOCKSTEP,
+        Cost {
+            start: 20,
+            block: 2,
+        },
+    );
+    let plan = Plan {
+        single,
+        lanes: vec![four],
+    };
+    let groups = |lens: &[usize]| -> Vec<bool> {
+        let task = |&len| Task {
+            len,
+            ..Task::NOTHING
+        };
+        let tasks: Vec<Task> = lens.iter().map(task).collect();
+        let mut groups = [None; WINDOW];
+        plan.group(&tasks, &mut groups);
+        groups[..lens.len()].iter().map(Option::is_some).collect()
+    };
+    let (one, all) = (false, true);
+    assert_eq!(groups(&[]), []);
+    assert_eq!(groups(&[64]), [one]);
+    assert_eq!(groups(&[64; 2])[..1], [one], "two are as cheap alone");
+    assert_eq!(groups(&[64; 3])[..1], [all]);
+    assert_eq!(groups(&[64; 4])[..1], [all]);
+    let mixed = groups(&[6400, 64, 64, 64]);
+    assert_eq!(
+        mixed[..2],
+        [one, all],
+        "the long one would hold up the rest"
+    );
+    let mixed = groups(&[6400, 6400, 6400, 64, 64, 64, 64]);
+    assert!(mixed[0] && mixed[4], "a short one that costs nothing more");
+}
+
 #[test]
 fn nothing_secret_stays_in_the_room() {
+    fn clean(engine: &mut Engine) -> bool {
+        let arena = &mut *engine.arena;
+        let (table, i, j) = arena.rc4.parts();
+        let clean = |octets: &[u8]| octets.iter().all(|&octet| octet == 0);
+        clean(table)
+            && (*i, *j) == (0, 0)
+            && clean(&arena.tables)
+            && clean(arena.keys.as_flattened())
+            && clean(arena.bounce.as_flattened())
+            && arena.key_rows == [0; 16]
+            && arena.j == [0; 8]
+            && clean(engine.keys.0.as_flattened())
+    }
+    let mut noise = Noise::new("room");
     for mut engine in engines() {
-        let start = StartKey::new([7; 16], Strength::Bits128);
-        let mut key = SessionKey::initial(&start);
+        let (start, mut key) = session(&mut noise);
         engine.change(&start, &mut key);
-        let clean = |engine: &mut Engine| {
-            let (table, i, j) = engine.room.rc4.parts();
-            table.iter().all(|&octet| octet == 0)
-                && (*i, *j) == (0, 0)
-                && engine.room.key == [0; 16]
-        };
         assert!(clean(&mut engine), "after a key change");
-        engine.run(Cipher::Fresh(key), &mut [0; 99]);
+        engine.run(Cipher::Fresh(key.clone()), &mut [0; 99]);
         assert!(clean(&mut engine), "after a packet");
+        let mut keys = vec![key; 15];
+        let links = keys.iter_mut().map(|key| Link { start: &start, key });
+        engine.change_all(&mut links.collect::<Vec<_>>());
+        assert!(clean(&mut engine), "after key changes");
+        agree(&mut engine, &mut noise, &[99; 11]);
+        assert!(clean(&mut engine), "after packets");
     }
 }
 
 #[test]
 fn the_reference_is_always_there_and_comes_last() {
-    let names: Vec<&str> = available().map(Kernel::name).collect();
+    let names: Vec<&str> = singles().map(|single: &Single| single.name).collect();
     assert_eq!(names.last(), Some(&"portable"));
-    assert_eq!(Engine::new().name(), names[0]);
-    assert_eq!(Engine::portable().name(), "portable");
+    let hashes: Vec<&str> = digests().map(|digest: &Digest| digest.name).collect();
+    assert_eq!(hashes.last(), Some(&"portable"));
+    assert_eq!(
+        kernel::lanes().last().map(|lanes| lanes.name),
+        Some("4 in lockstep")
+    );
+    assert!(Engine::new().name().single.contains(names[0]));
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         assert_eq!(
@@ -244,5 +458,7 @@ fn the_reference_is_always_there_and_comes_last() {
             2,
             "every processor with AVX2 has the rest, too"
         );
+        assert!(hashes.contains(&"AVX2"));
+        assert!(kernel::lanes().count() >= 3);
     }
 }

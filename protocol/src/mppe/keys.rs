@@ -106,6 +106,7 @@ impl SessionKey {
     }
 
     /// The octets in use.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.strength.key_len()]
     }
@@ -118,6 +119,7 @@ impl SessionKey {
 
     /// The second half of a key change, done elsewhere: this becomes `octets`, which are the interim key encrypted with
     /// itself, of which the first [`Strength::key_len`] count. They are weakened to the strength here.
+    #[inline]
     pub fn replace(&mut self, octets: &[u8; 16]) {
         self.bytes = *octets;
         self.weaken();
@@ -135,6 +137,7 @@ impl SessionKey {
     }
 
     // RFC 3079 §3.3: 40-bit keys begin with D1 26 9E, 56-bit keys with D1.
+    #[inline]
     fn weaken(&mut self) {
         match self.strength {
             Strength::Bits40 => self.bytes[..3].copy_from_slice(&[0xd1, 0x26, 0x9e]),

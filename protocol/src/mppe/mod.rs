@@ -112,6 +112,7 @@ impl StartKey {
     }
 
     /// The octets in use.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.strength.key_len()]
     }
