@@ -62,6 +62,7 @@ enum Measure {
     Change,
     Crypt(usize),
     Whole(usize),
+    Mixed,
 }
 
 impl Measure {
@@ -69,6 +70,7 @@ impl Measure {
         let mut all = vec![Self::Change];
         all.extend(SIZES.map(Self::Crypt));
         all.extend(SIZES.map(Self::Whole));
+        all.push(Self::Mixed);
         all
     }
 
@@ -77,6 +79,7 @@ impl Measure {
             Self::Change => "key change".to_owned(),
             Self::Crypt(len) => format!("fresh key, {len} octets"),
             Self::Whole(len) => format!("stateless packet of {len} octets"),
+            Self::Mixed => "stateless packet of 64, 576 or 1400 octets, 7:4:1".to_owned(),
         }
     }
 
@@ -86,9 +89,18 @@ impl Measure {
             Self::Crypt(len) => {
                 // A key schedule done twice with the same key is one that the processor has learnt.
                 contender.change();
-                timed(|| contender.crypt(len))
+                timed(|| contender.crypt(&[len; SESSIONS]))
             }
-            Self::Whole(len) => timed(|| contender.whole(len)),
+            Self::Whole(len) => timed(|| contender.whole(&[len; SESSIONS])),
+            Self::Mixed => {
+                // As they come: the long ones are among the others.
+                let lens = core::array::from_fn(|at| match at * 5 % 12 {
+                    0..7 => 64,
+                    7..11 => 576,
+                    _ => LONGEST,
+                });
+                timed(|| contender.whole(&lens))
+            }
         }
     }
 }

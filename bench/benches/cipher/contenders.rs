@@ -13,6 +13,9 @@ pub const SESSIONS: usize = 32;
 /// Octets of the longest packet.
 pub const LONGEST: usize = 1400;
 
+/// Octets of each session's packet.
+pub type Lens = [usize; SESSIONS];
+
 const PAD_1: [u8; 40] = [0; 40];
 const PAD_2: [u8; 40] = [0xf2; 40];
 
@@ -25,11 +28,10 @@ pub trait Contender {
     fn name(&self) -> String;
     /// A key change for each session: digest, key schedule, 16 octets.
     fn change(&mut self);
-    /// Encrypts the first `len` octets of each session's packet in place with the key as it is: key schedule, `len`
-    /// octets.
-    fn crypt(&mut self, len: usize);
+    /// Encrypts the first octets of each session's packet in place with the key as it is: key schedule, octets.
+    fn crypt(&mut self, lens: &Lens);
     /// A whole stateless packet for each session: key change, then the packet.
-    fn whole(&mut self, len: usize);
+    fn whole(&mut self, lens: &Lens);
     /// The packets.
     fn packets(&self) -> &[[u8; LONGEST]];
 }
@@ -78,15 +80,17 @@ impl Contender for Single {
         }
     }
 
-    fn crypt(&mut self, len: usize) {
-        for ((_, key), packet) in self.0.keys.iter().zip(&mut self.0.packets) {
+    fn crypt(&mut self, lens: &Lens) {
+        for (((_, key), packet), &len) in self.0.keys.iter().zip(&mut self.0.packets).zip(lens) {
             let key = Cipher::Fresh(key.clone());
             self.0.engine.run(key, &mut packet[..len]);
         }
     }
 
-    fn whole(&mut self, len: usize) {
-        for ((start, key), packet) in self.0.keys.iter_mut().zip(&mut self.0.packets) {
+    fn whole(&mut self, lens: &Lens) {
+        for (((start, key), packet), &len) in
+            self.0.keys.iter_mut().zip(&mut self.0.packets).zip(lens)
+        {
             self.0.engine.change(start, key);
             let key = Cipher::Fresh(key.clone());
             self.0.engine.run(key, &mut packet[..len]);
@@ -118,10 +122,10 @@ impl Contender for Together {
         self.0.engine.change_all(&mut links);
     }
 
-    fn crypt(&mut self, len: usize) {
-        let mut packets = self.0.keys.iter().zip(&mut self.0.packets);
+    fn crypt(&mut self, lens: &Lens) {
+        let mut packets = self.0.keys.iter().zip(&mut self.0.packets).zip(lens);
         let mut packets: [Packet<'_>; SESSIONS] = core::array::from_fn(|_| {
-            let ((_, key), packet) = packets.next().expect("as many as sessions");
+            let (((_, key), packet), &len) = packets.next().expect("as many as sessions");
             Packet {
                 key,
                 octets: &mut packet[..len],
@@ -130,9 +134,9 @@ impl Contender for Together {
         self.0.engine.run_all(&mut packets);
     }
 
-    fn whole(&mut self, len: usize) {
+    fn whole(&mut self, lens: &Lens) {
         self.change();
-        self.crypt(len);
+        self.crypt(lens);
     }
 
     fn packets(&self) -> &[[u8; LONGEST]] {
@@ -191,14 +195,15 @@ impl<P: Primitives> Contender for Theirs<P> {
         }
     }
 
-    fn crypt(&mut self, len: usize) {
-        for ((_, key), packet) in self.keys.iter().zip(&mut self.packets) {
+    fn crypt(&mut self, lens: &Lens) {
+        for (((_, key), packet), &len) in self.keys.iter().zip(&mut self.packets).zip(lens) {
             self.primitives.rc4(key, &mut packet[..len]);
         }
     }
 
-    fn whole(&mut self, len: usize) {
-        for ((start, key), packet) in self.keys.iter_mut().zip(&mut self.packets) {
+    fn whole(&mut self, lens: &Lens) {
+        for (((start, key), packet), &len) in self.keys.iter_mut().zip(&mut self.packets).zip(lens)
+        {
             change(&mut self.primitives, start, key);
             self.primitives.rc4(key, &mut packet[..len]);
         }

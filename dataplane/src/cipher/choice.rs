@@ -1,8 +1,9 @@
 //! Which kernels suit this processor: asked once, by trying them.
 //!
 //! What a processor has does not say what is fast on it: interleaved tables win on one, separate ones on another. So
-//! each kernel is timed with fresh keys on whole packets of two lengths, which takes about two milliseconds when the first
-//! worker starts. The shortest of many times counts: whatever else runs on the machine can only make one longer.
+//! each kernel is timed with fresh keys on whole packets of two lengths, all of them in turns, which takes some six
+//! milliseconds when the first worker starts. The shortest of many times counts: whatever else runs on the machine can
+//! only make one longer.
 
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -16,7 +17,7 @@ use super::sha1::{self, Digest};
 use super::{Link, Name};
 
 /// Times that the shortest is taken of.
-const ROUNDS: usize = 32;
+const ROUNDS: usize = 96;
 
 /// Octets of the packets tried: whole blocks, as tails cost all kernels the same.
 const SHORT: usize = 4 * BLOCK;
@@ -41,21 +42,29 @@ pub(super) struct Choice {
 pub(super) fn best() -> &'static Choice {
     static BEST: OnceLock<Choice> = OnceLock::new();
     BEST.get_or_init(|| {
-        let mut trial = Trial::new();
         let single = kernel::singles().next().unwrap_or(&kernel::PORTABLE);
-        let lanes = kernel::lanes().map(|lanes| (lanes, trial.cost_of_lanes(lanes)));
-        let lanes = lanes.collect();
-        let digest = |keys: usize| {
-            let fastest = sha1::digests().min_by_key(|digest| time_of_digest(digest, keys));
-            fastest.unwrap_or(&sha1::PORTABLE)
-        };
+        let mut candidates = vec![Candidate::new(Kernel::Single(single))];
+        candidates.extend(kernel::lanes().map(|lanes| Candidate::new(Kernel::Lanes(lanes))));
+        let mut trial = Trial::new();
+        for _ in 0..ROUNDS {
+            for candidate in &mut candidates {
+                candidate.short = candidate.short.min(trial.time(SHORT, candidate.kernel));
+                candidate.long = candidate.long.min(trial.time(LONG, candidate.kernel));
+            }
+        }
+        let lanes = candidates
+            .iter()
+            .filter_map(|candidate| match candidate.kernel {
+                Kernel::Single(_) => None,
+                Kernel::Lanes(lanes) => Some((lanes, candidate.cost())),
+            });
         Choice {
             plan: Plan {
-                single: (single, trial.cost_of_single(single)),
-                lanes,
+                single: (single, candidates[0].cost()),
+                lanes: lanes.collect(),
             },
-            digest: digest(1),
-            digests: digest(KEYS),
+            digest: best_digest(1),
+            digests: best_digest(KEYS),
         }
     })
 }
@@ -94,6 +103,44 @@ impl Choice {
     }
 }
 
+#[derive(Clone, Copy)]
+enum Kernel {
+    Single(&'static Single),
+    Lanes(&'static Lanes),
+}
+
+/// A kernel, and its shortest times for [`WIDEST`] packets, in picoseconds.
+struct Candidate {
+    kernel: Kernel,
+    short: u64,
+    long: u64,
+}
+
+impl Candidate {
+    const fn new(kernel: Kernel) -> Self {
+        Self {
+            kernel,
+            short: u64::MAX,
+            long: u64::MAX,
+        }
+    }
+
+    /// What it takes for as many packets as it has lanes.
+    fn cost(&self) -> Cost {
+        let width = match self.kernel {
+            Kernel::Single(_) => 1,
+            Kernel::Lanes(lanes) => lanes.width,
+        };
+        let groups = (WIDEST / width) as u64;
+        let block = self.long.saturating_sub(self.short) / ((LONG - SHORT) / BLOCK) as u64;
+        let start = self.short.saturating_sub(block * (SHORT / BLOCK) as u64);
+        Cost {
+            start: start / groups,
+            block: block / groups,
+        }
+    }
+}
+
 struct Trial {
     arena: Box<Arena>,
     keys: [[u8; BLOCK]; WIDEST],
@@ -109,71 +156,60 @@ impl Trial {
         }
     }
 
-    /// The shortest time, in picoseconds, of packets of this length.
-    fn time(&mut self, octets: usize, work: impl Fn(&mut Arena, &[Task; WIDEST])) -> u64 {
-        let mut best = u64::MAX;
-        for _ in 0..ROUNDS {
-            let tasks = core::array::from_fn(|at| Task {
-                key: &raw const self.keys[at],
-                data: self.packets[at].as_mut_ptr(),
-                len: octets,
-            });
-            let start = Instant::now();
-            work(&mut self.arena, &tasks);
-            best = best.min(start.elapsed().as_nanos() as u64 * 1000);
-            // A key schedule done again with the same key is one that the processor has learnt.
-            for (key, packet) in self.keys.iter_mut().zip(&self.packets) {
-                key.copy_from_slice(&packet[..BLOCK]);
+    /// The time of [`WIDEST`] packets of this length, in picoseconds.
+    fn time(&mut self, octets: usize, kernel: Kernel) -> u64 {
+        let tasks: [Task; WIDEST] = core::array::from_fn(|at| Task {
+            key: &raw const self.keys[at],
+            data: self.packets[at].as_mut_ptr(),
+            len: octets,
+        });
+        let arena = &mut *self.arena;
+        let start = Instant::now();
+        match kernel {
+            Kernel::Single(single) => {
+                for task in &tasks {
+                    // SAFETY: keys and packets are the trial's own.
+                    unsafe { batch::alone(single, arena, task) };
+                }
+            }
+            Kernel::Lanes(lanes) => {
+                for tasks in tasks.chunks_exact(lanes.width) {
+                    // SAFETY: as above.
+                    unsafe { batch::together(lanes, arena, tasks) };
+                }
+                arena.clean_lanes();
             }
         }
-        best
-    }
-
-    fn cost(&mut self, groups: usize, work: impl Fn(&mut Arena, &[Task; WIDEST])) -> Cost {
-        let short = self.time(SHORT, &work) / groups as u64;
-        let long = self.time(LONG, &work) / groups as u64;
-        let block = long.saturating_sub(short) / ((LONG - SHORT) / BLOCK) as u64;
-        let start = short.saturating_sub(block * (SHORT / BLOCK) as u64);
-        Cost { start, block }
-    }
-
-    fn cost_of_single(&mut self, single: &'static Single) -> Cost {
-        self.cost(WIDEST, |arena, tasks| {
-            for task in tasks {
-                // SAFETY: keys and packets are the trial's own.
-                unsafe { batch::alone(single, arena, task) };
-            }
-        })
-    }
-
-    fn cost_of_lanes(&mut self, lanes: &'static Lanes) -> Cost {
-        self.cost(WIDEST / lanes.width, |arena, tasks| {
-            for tasks in tasks.chunks_exact(lanes.width) {
-                // SAFETY: as above.
-                unsafe { batch::together(lanes, arena, tasks) };
-            }
-            arena.clean_lanes();
-        })
+        let time = start.elapsed().as_nanos() as u64 * 1000;
+        // A key schedule done again with the same key is one that the processor has learnt.
+        for (key, packet) in self.keys.iter_mut().zip(&self.packets) {
+            key.copy_from_slice(&packet[..BLOCK]);
+        }
+        time
     }
 }
 
-/// The shortest time for so many keys, in nanoseconds.
-fn time_of_digest(digest: &Digest, keys: usize) -> u128 {
+/// Who is the fastest for so many keys.
+fn best_digest(keys: usize) -> &'static Digest {
     let start = StartKey::new([1; 16], Strength::Bits128);
     let mut keys = vec![SessionKey::initial(&start); keys];
     let mut links: Vec<Link<'_>> = keys
         .iter_mut()
         .map(|key| Link { start: &start, key })
         .collect();
-    let mut interim = vec![[0; 16]; links.len()];
-    let times = (0..ROUNDS).map(|_| {
-        let begin = Instant::now();
-        digest.interim(&links, &mut interim);
-        let time = begin.elapsed().as_nanos();
-        for (link, interim) in links.iter_mut().zip(&interim) {
-            link.key.replace(interim);
+    let mut interim = vec![[0; BLOCK]; links.len()];
+    let mut times: Vec<(&'static Digest, u128)> =
+        sha1::digests().map(|digest| (digest, u128::MAX)).collect();
+    for _ in 0..ROUNDS {
+        for (digest, shortest) in &mut times {
+            let begin = Instant::now();
+            digest.interim(&links, &mut interim);
+            *shortest = begin.elapsed().as_nanos().min(*shortest);
+            for (link, interim) in links.iter_mut().zip(&interim) {
+                link.key.replace(interim);
+            }
         }
-        time
-    });
-    times.min().unwrap_or_default()
+    }
+    let fastest = times.into_iter().min_by_key(|(_, shortest)| *shortest);
+    fastest.map_or(&sha1::PORTABLE, |(digest, _)| digest)
 }

@@ -92,11 +92,33 @@ static ROWS_4: Lanes = Lanes {
     stream: super::rows::stream_4,
 };
 
+#[cfg(target_arch = "x86_64")]
+static TABLES_8: Lanes = Lanes {
+    name: "8 tables",
+    runs: super::tables::runs_8,
+    width: 8,
+    schedule: super::tables::schedule_8,
+    stream: super::tables::stream_8,
+};
+
+#[cfg(target_arch = "x86_64")]
+static TABLES_2: Lanes = Lanes {
+    name: "2 tables, tied",
+    runs: super::tables::runs_2,
+    width: 2,
+    schedule: super::tables::schedule_2,
+    stream: super::tables::stream_2,
+};
+
 const LANES: &[&Lanes] = &[
     #[cfg(target_arch = "x86_64")]
     &ROWS_8,
     #[cfg(target_arch = "x86_64")]
+    &TABLES_8,
+    #[cfg(target_arch = "x86_64")]
     &ROWS_4,
+    #[cfg(target_arch = "x86_64")]
+    &TABLES_2,
     &LOCKSTEP,
 ];
 

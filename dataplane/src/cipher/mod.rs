@@ -1,7 +1,7 @@
 //! Runs what `protocol::mppe` planned: RC4 over packets, and key changes, one at a time or many at once.
 //!
 //! RC4, twice for a packet with a fresh key, is where MPPE's time goes. [`kernel`] lists who can do it: [`tied`] for one
-//! stream, [`rows`] and [`lockstep`] for several, which are faster still, as one waits while another goes on. [`sha1`]
+//! stream, [`rows`], [`tables`] and [`lockstep`] for several, which are faster still, as one waits while another goes on. [`sha1`]
 //! lists who can do the other half of key changes. [`choice`] tries them once on the processor that is there, and
 //! [`batch`] groups packets for the cheapest of them. The reference is `protocol`'s own.
 //!
@@ -18,6 +18,8 @@ mod lockstep;
 #[cfg(target_arch = "x86_64")]
 mod rows;
 mod sha1;
+#[cfg(target_arch = "x86_64")]
+mod tables;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
