@@ -6,4 +6,5 @@ pub mod faults;
 pub mod flood;
 pub mod storm;
 pub mod subscriber;
+mod tcp;
 pub mod traffic;

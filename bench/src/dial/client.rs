@@ -12,9 +12,8 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::UnboundedSender;
 use turnpike_dataplane::api::{CallCounters, Command, Event, Port};
 use turnpike_dataplane::ports::Ports;
 use turnpike_dataplane::rings::{ControlEnd, Full};
@@ -27,19 +26,17 @@ use turnpike_protocol::{CallId, Time};
 use super::Dial;
 use super::inform::{self, Told};
 use super::linux::{self, Linux};
-use super::reader::read;
 use super::report::{Line, OverLine, Printer, UpLine};
 use crate::subscriber::{Action, Cause, Subscriber, SubscriberConfig};
+use crate::tcp::{self, Heard};
 
 /// How long TCP may take to connect.
 const CONNECT_LIMIT: Duration = Duration::from_secs(15);
 
 /// From a task to the loop.
 pub(super) enum Message {
-    Connected(usize, TcpStream),
-    Unreachable(usize, io::Error),
-    Octets(usize, Vec<u8>),
-    Gone(usize),
+    Connected(usize, io::Result<TcpStream>),
+    Heard(usize, Heard),
     /// To be sent inside the call with this id.
     Ask(u16, Vec<u8>),
     /// What the server told about the network behind the call with this id.
@@ -165,26 +162,22 @@ impl<'a> Client<'a> {
         self.connections[at].begun = self.now();
         let messages = self.messages.clone();
         let server = SocketAddrV4::new(self.server, self.options.port);
+        let connecting = tcp::connect(None, server, CONNECT_LIMIT);
         tokio::spawn(async move {
-            let connected = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(server)).await;
             // The loop outlives its tasks, or nobody cares.
-            let _ = messages.send(match connected {
-                Ok(Ok(stream)) => Message::Connected(at, stream),
-                Ok(Err(error)) => Message::Unreachable(at, error),
-                Err(_) => Message::Unreachable(at, io::ErrorKind::TimedOut.into()),
-            });
+            let _ = messages.send(Message::Connected(at, connecting.await));
         });
     }
 
     pub(super) fn message(&mut self, message: Message) {
         let now = self.now();
         match message {
-            Message::Connected(at, stream) => {
+            Message::Connected(at, Ok(stream)) => {
                 if let Err(error) = self.begin(at, stream, now) {
                     self.fail(at, &format!("cannot begin: {error:#}"), None);
                 }
             }
-            Message::Unreachable(at, error) => {
+            Message::Connected(at, Err(error)) => {
                 // Windows' code for a server that cannot be reached at all.
                 self.fail(
                     at,
@@ -192,7 +185,7 @@ impl<'a> Client<'a> {
                     Some(800),
                 );
             }
-            Message::Octets(at, octets) => {
+            Message::Heard(at, Heard::Octets(octets)) => {
                 if let Some(subscriber) = &mut self.connections[at].subscriber
                     && subscriber.receive(&octets, now).is_err()
                 {
@@ -202,7 +195,7 @@ impl<'a> Client<'a> {
             }
             Message::Ask(id, packet) => self.ask(id, &packet),
             Message::Told(id, told) => self.told(id, told),
-            Message::Gone(at) => {
+            Message::Heard(at, Heard::Gone) => {
                 self.connections[at].writer = None;
                 if let Some(subscriber) = &mut self.connections[at].subscriber
                     && !subscriber.is_finished()
@@ -216,7 +209,6 @@ impl<'a> Client<'a> {
 
     /// The control connection stands.
     fn begin(&mut self, at: usize, stream: TcpStream, now: Time) -> anyhow::Result<()> {
-        stream.set_nodelay(true)?;
         let local = match stream.local_addr()? {
             core::net::SocketAddr::V4(local) => *local.ip(),
             core::net::SocketAddr::V6(_) => anyhow::bail!("the server was reached by IPv6"),
@@ -240,18 +232,9 @@ impl<'a> Client<'a> {
                 self.linux.keep_way(self.server, device, via)?;
             }
         }
-        let (reader, mut writer) = stream.into_split();
-        let (octets, mut outbox): (_, UnboundedReceiver<Vec<u8>>) = unbounded_channel();
-        tokio::spawn(async move {
-            while let Some(octets) = outbox.recv().await {
-                if writer.write_all(&octets).await.is_err() {
-                    // The reader notices, too.
-                    return;
-                }
-            }
-            let _ = writer.shutdown().await;
-        });
-        tokio::spawn(read(at, reader, self.messages.clone()));
+        let messages = self.messages.clone();
+        let hear = move |heard| messages.send(Message::Heard(at, heard)).is_ok();
+        let writer = tcp::attach(stream, hear)?;
         let link = ClientLink {
             mppe: self.options.policy(),
             mppe_allowed: self.options.allowed(),
@@ -295,7 +278,7 @@ impl<'a> Client<'a> {
             subscriber.hang_up(now);
         }
         self.connections[at].subscriber = Some(subscriber);
-        self.connections[at].writer = Some(octets);
+        self.connections[at].writer = Some(writer);
         self.pump(at);
         Ok(())
     }

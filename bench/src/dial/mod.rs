@@ -3,7 +3,6 @@
 mod client;
 mod inform;
 pub(crate) mod linux;
-mod reader;
 mod report;
 mod run;
 

@@ -8,7 +8,6 @@
 mod calls;
 mod report;
 mod run;
-mod tcp;
 mod wire;
 
 use core::net::Ipv4Addr;

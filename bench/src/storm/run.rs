@@ -19,16 +19,22 @@ use turnpike_protocol::{CallId, Time};
 use super::Storm;
 use super::calls::{Calls, Done};
 use super::report::{Books, Marks, Phase};
-use super::tcp::{self, Message};
 use super::wire::{self, MAX_PACKET, Wire};
 use crate::dial::{Outcome, password};
 use crate::subscriber::{Action, Cause, Subscriber, SubscriberConfig};
+use crate::tcp::{self, Heard};
 
 /// How long everybody may take to end after having been asked to.
 const HANG_UP_LIMIT: Duration = Duration::from_secs(12);
 
 /// How often new set-ups are begun, where a rate is asked for.
 const TICK: Duration = Duration::from_millis(1);
+
+/// From a task to the loop, with the number of the set-up.
+enum Message {
+    Connected(u32, io::Result<TcpStream>),
+    Heard(u32, Heard),
+}
 
 /// One set-up, and what follows it.
 struct Attempt {
@@ -245,13 +251,13 @@ impl<'a> Front<'a> {
         };
         self.attempts.insert(number, attempt);
         self.by_id.insert(id, number);
-        tcp::connect(
-            number,
-            from,
-            SocketAddrV4::new(self.server, self.options.port),
-            self.options.patience,
-            self.messages.clone(),
-        );
+        let server = SocketAddrV4::new(self.server, self.options.port);
+        let connecting = tcp::connect(from, server, self.options.patience);
+        let messages = self.messages.clone();
+        tokio::spawn(async move {
+            // The loop outlives its tasks, or nobody cares.
+            let _ = messages.send(Message::Connected(number, connecting.await));
+        });
     }
 
     /// The wire of a local address.
@@ -266,7 +272,7 @@ impl<'a> Front<'a> {
     fn message(&mut self, message: Message) -> anyhow::Result<()> {
         let now = self.now();
         let number = match message {
-            Message::Connected(number, stream) => {
+            Message::Connected(number, Ok(stream)) => {
                 let local = match stream.local_addr()? {
                     SocketAddr::V4(local) => *local.ip(),
                     SocketAddr::V6(_) => anyhow::bail!("the server was reached by IPv6"),
@@ -275,7 +281,7 @@ impl<'a> Front<'a> {
                 self.connected(number, stream, local, now)?;
                 number
             }
-            Message::Unreachable(number, error) => {
+            Message::Connected(number, Err(error)) => {
                 let reason = match error.kind() {
                     io::ErrorKind::AddrNotAvailable => {
                         "no TCP port is free here: give more addresses to dial --from".to_owned()
@@ -286,14 +292,14 @@ impl<'a> Front<'a> {
                 self.forget(number);
                 return Ok(());
             }
-            Message::Octets(number, octets) => {
+            Message::Heard(number, Heard::Octets(octets)) => {
                 let subscriber = self.subscriber(number);
                 if subscriber.is_some_and(|subscriber| subscriber.receive(&octets, now).is_err()) {
                     self.cut(number, now);
                 }
                 number
             }
-            Message::Gone(number) => {
+            Message::Heard(number, Heard::Gone) => {
                 self.cut(number, now);
                 number
             }
@@ -328,7 +334,9 @@ impl<'a> Front<'a> {
         let Some(attempt) = self.attempts.get_mut(&number) else {
             return Ok(());
         };
-        let writer = tcp::attach(number, stream, self.messages.clone())?;
+        let messages = self.messages.clone();
+        let hear = move |heard| messages.send(Message::Heard(number, heard)).is_ok();
+        let writer = tcp::attach(stream, hear)?;
         let options = self.options;
         let patience = options.patience;
         let config = SubscriberConfig {
