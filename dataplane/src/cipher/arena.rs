@@ -42,6 +42,8 @@ pub(super) struct Arena {
     pub(super) dummy: [u8; DUMMY_BLOCKS * BLOCK],
 }
 
+// Assembly takes the arena's address for the tables'.
+const _: () = assert!(core::mem::offset_of!(Arena, tables) == 0);
 const _: () = assert!(core::mem::offset_of!(Arena, pad) <= 4096);
 
 // SAFETY: the pointers are used only during the call that has set them, and are nothing to anybody afterwards.

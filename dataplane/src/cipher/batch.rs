@@ -161,45 +161,55 @@ pub(super) unsafe fn together(lanes: &Lanes, arena: &mut Arena, tasks: &[Task]) 
     unsafe { (lanes.schedule)(arena) };
     let mut own = [Task::NOTHING; WIDEST];
     own[..tasks.len()].copy_from_slice(tasks);
+    let own = &own[..lanes.width];
+    // From here on lanes may point into the arena, so it is not borrowed as a whole.
+    let arena = &raw mut *arena;
     let mut done = 0;
     loop {
         let mut until = done + DUMMY_BLOCKS;
         let mut any = false;
-        for (lane, task) in own.iter().enumerate().take(lanes.width) {
+        for (lane, task) in own.iter().enumerate() {
             let (whole, tail) = (task.len / BLOCK, task.len % BLOCK);
-            arena.data[lane] = if done < whole {
+            let data = if done < whole {
                 until = until.min(whole);
                 any = true;
                 task.data.wrapping_add(done * BLOCK)
             } else if done == whole && tail > 0 {
                 until = until.min(done + 1);
                 any = true;
-                let bounce = &mut arena.bounce[lane];
                 // SAFETY: by contract the task has these octets, and they are fewer than a block.
                 unsafe {
+                    let bounce = (&raw mut (*arena).bounce[lane]).cast::<u8>();
                     let octets = task.data.add(done * BLOCK);
-                    octets.copy_to_nonoverlapping(bounce.as_mut_ptr(), tail);
+                    octets.copy_to_nonoverlapping(bounce, tail);
+                    bounce
                 }
-                bounce.as_mut_ptr()
             } else {
-                arena.dummy.as_mut_ptr()
+                // SAFETY: the arena is there.
+                unsafe { (&raw mut (*arena).dummy).cast() }
             };
+            // SAFETY: the arena is there.
+            unsafe { (*arena).data[lane] = data };
         }
         if !any {
             return;
         }
-        arena.offset = 0;
-        arena.left = until - done;
-        // SAFETY: all blocks up to `until` are in the lane's own octets, are the one block of its bounce buffer, or are
-        // in the dummy, which has that many. There is one. The tables are as `schedule` and this left them.
-        unsafe { (lanes.stream)(arena, done) };
-        for (lane, task) in own.iter().enumerate().take(lanes.width) {
+        // SAFETY: the arena is there. All blocks up to `until` are in the lane's own octets, are the one block of its
+        // bounce buffer, or are in the dummy, which has that many. There is one. The tables are as `schedule` and this
+        // left them.
+        unsafe {
+            (*arena).offset = 0;
+            (*arena).left = until - done;
+            (lanes.stream)(arena, done);
+        }
+        for (lane, task) in own.iter().enumerate() {
             let tail = task.len % BLOCK;
             if done == task.len / BLOCK && tail > 0 {
                 // SAFETY: as on the way there.
                 unsafe {
+                    let bounce = (&raw const (*arena).bounce[lane]).cast::<u8>();
                     let octets = task.data.add(done * BLOCK);
-                    octets.copy_from_nonoverlapping(arena.bounce[lane].as_ptr(), tail);
+                    octets.copy_from_nonoverlapping(bounce, tail);
                 }
             }
         }

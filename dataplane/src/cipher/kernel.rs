@@ -38,8 +38,8 @@ pub(super) struct Lanes {
     /// # Safety
     /// `runs` must have said yes, nothing else than `schedule` and this may have touched the arena's tables, and for each
     /// lane `arena.data + arena.offset` must be valid for loads and stores of so many blocks. Lanes whose octets nobody
-    /// wants may have the same.
-    pub(super) stream: unsafe fn(&mut Arena, usize),
+    /// wants may have the same. They may be the arena's own bounce buffers and dummy, which is why it is no reference.
+    pub(super) stream: unsafe fn(*mut Arena, usize),
 }
 
 /// The reference.

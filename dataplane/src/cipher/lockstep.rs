@@ -44,12 +44,21 @@ pub(super) fn schedule(arena: &mut Arena) {
 ///
 /// # Safety
 /// The tables must be [`schedule`]'s, and for each lane `arena.data + arena.offset` must be valid for loads and stores of
-/// so many blocks.
-pub(super) unsafe fn stream(arena: &mut Arena, done: usize) {
-    let tables = tables(&mut arena.tables);
-    let mut j: [u8; WIDTH] = core::array::from_fn(|lane| arena.j[lane] as u8);
+/// so many blocks. These may be in the arena, but not in what is borrowed here.
+pub(super) unsafe fn stream(arena: *mut Arena, done: usize) {
+    // SAFETY: the arena is valid by contract, and no other reference to these parts is in use.
+    let (tables, kept, data, offset, left) = unsafe {
+        (
+            tables(&mut (*arena).tables),
+            &mut (*arena).j,
+            (*arena).data,
+            (*arena).offset,
+            (*arena).left,
+        )
+    };
+    let mut j: [u8; WIDTH] = core::array::from_fn(|lane| kept[lane] as u8);
     let mut i = (done * BLOCK) as u8;
-    for _ in 0..2 * core::mem::take(&mut arena.left) {
+    for at in (0..left * BLOCK).step_by(8) {
         let mut words = [0_u64; WIDTH];
         for _ in 0..8 {
             i = i.wrapping_add(1);
@@ -64,17 +73,16 @@ pub(super) unsafe fn stream(arena: &mut Arena, done: usize) {
                 words[lane] = words[lane] >> 8 | u64::from(octet) << 56;
             }
         }
-        for (word, data) in words.into_iter().zip(arena.data) {
-            // SAFETY: by contract there are two words more for each of the blocks.
+        for (word, data) in words.into_iter().zip(data) {
+            // SAFETY: by contract there are two words for each of the blocks.
             unsafe {
-                let place = data.add(arena.offset).cast::<u64>();
+                let place = data.add(offset + at).cast::<u64>();
                 let octets = u64::from_le(place.read_unaligned()) ^ word;
                 place.write_unaligned(octets.to_le());
             }
         }
-        arena.offset += 8;
     }
-    for (kept, j) in arena.j.iter_mut().zip(j) {
+    for (kept, j) in kept.iter_mut().zip(j) {
         *kept = u64::from(j);
     }
 }

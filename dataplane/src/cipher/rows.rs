@@ -69,7 +69,7 @@ pub(super) unsafe fn schedule_4(arena: &mut Arena) {
 /// [`runs`] must have said yes, `arena.left` must not be 0, the tables must be [`schedule_8`]'s, and for each lane
 /// `arena.data + arena.offset` must be valid for loads and stores of so many blocks. They may be the same for several
 /// lanes whose octets nobody wants.
-pub(super) unsafe fn stream_8(arena: &mut Arena, done: usize) {
+pub(super) unsafe fn stream_8(arena: *mut Arena, done: usize) {
     // SAFETY: by contract; the row that comes next is a multiple of 16.
     unsafe { stream_rows_8(arena, done * BLOCK % 256) };
 }
@@ -78,7 +78,7 @@ pub(super) unsafe fn stream_8(arena: &mut Arena, done: usize) {
 ///
 /// # Safety
 /// As for [`stream_8`], with the tables of [`schedule_4`].
-pub(super) unsafe fn stream_4(arena: &mut Arena, done: usize) {
+pub(super) unsafe fn stream_4(arena: *mut Arena, done: usize) {
     // SAFETY: as for eight.
     unsafe { stream_rows_4(arena, done * BLOCK % 256) };
 }

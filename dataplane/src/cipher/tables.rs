@@ -60,7 +60,7 @@ pub(super) unsafe fn schedule_2(arena: &mut Arena) {
 /// [`runs_8`] must have said yes, `arena.left` must not be 0, the tables must be [`schedule_8`]'s, and for each lane
 /// `arena.data + arena.offset` must be valid for loads and stores of so many blocks. They may be the same for several
 /// lanes whose octets nobody wants.
-pub(super) unsafe fn stream_8(arena: &mut Arena, done: usize) {
+pub(super) unsafe fn stream_8(arena: *mut Arena, done: usize) {
     // SAFETY: by contract; the index that comes next is a multiple of 16.
     unsafe { stream_tables_8(arena, done * BLOCK % 256) };
 }
@@ -69,7 +69,7 @@ pub(super) unsafe fn stream_8(arena: &mut Arena, done: usize) {
 ///
 /// # Safety
 /// As for [`stream_8`], with [`runs_2`] and the tables of [`schedule_2`].
-pub(super) unsafe fn stream_2(arena: &mut Arena, done: usize) {
+pub(super) unsafe fn stream_2(arena: *mut Arena, done: usize) {
     // SAFETY: as for eight.
     unsafe { stream_tables_2(arena, done * BLOCK % 256) };
 }

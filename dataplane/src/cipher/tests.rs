@@ -5,7 +5,8 @@ use turnpike_protocol::mppe::{
     Changer, Cipher, Decryptor, Encryptor, Mode, Rc4State, SessionKey, StartKey, Strength,
 };
 
-use super::batch::{Cost, Plan, Task, WINDOW};
+use super::arena::Arena;
+use super::batch::{self, Cost, Plan, Task, WINDOW};
 use super::choice::{self, Choice};
 use super::kernel::{self, Single, singles};
 use super::sha1::{self, Digest, digests};
@@ -177,6 +178,46 @@ fn key_streams_of_rfc_6229() {
             kernel.schedule(&mut rc4, &twice(&vector.bytes("key")));
             kernel.stream(&mut rc4, &mut octets);
             assert_eq!(octets[offset..], expected, "{}", vector.text("name"));
+        }
+    }
+}
+
+/// All of them at once, which are of different lengths.
+#[test]
+fn key_streams_of_rfc_6229_in_lanes() {
+    let file = File::open("rc4");
+    let vectors = file.pick(|vector| [8, 16].contains(&vector.bytes("key").len()));
+    for choice in choices() {
+        for vectors in vectors.chunks(WINDOW) {
+            let keys: Vec<[u8; 16]> = vectors
+                .iter()
+                .map(|vector| twice(&vector.bytes("key")))
+                .collect();
+            let mut streams: Vec<Vec<u8>> = vectors
+                .iter()
+                .map(|vector| {
+                    vec![0; vector.number("offset") as usize + vector.bytes("keystream").len()]
+                })
+                .collect();
+            let mut tasks: Vec<Task> = keys
+                .iter()
+                .zip(&mut streams)
+                .map(|(key, stream)| Task {
+                    key,
+                    data: stream.as_mut_ptr(),
+                    len: stream.len(),
+                })
+                .collect();
+            // SAFETY: keys and streams are there, each stream is in one task, and there are at most `WINDOW`.
+            unsafe { batch::run(&choice.plan, &mut Arena::new(), &mut tasks) };
+            for (vector, stream) in vectors.iter().zip(&streams) {
+                assert_eq!(
+                    stream[vector.number("offset") as usize..],
+                    vector.bytes("keystream"),
+                    "{}",
+                    vector.text("name")
+                );
+            }
         }
     }
 }

@@ -90,9 +90,10 @@ macro_rules! twenty_rounds {
     };
 }
 
+/// The message is cleaned, as in [`ni`](super::ni).
 #[inline]
 #[target_feature(enable = "avx2")]
-fn block(state: &mut [__m256i; 5], mut w: [__m256i; 16]) {
+fn block(state: &mut [__m256i; 5], w: &mut [__m256i; 16]) {
     let mut new = *state;
     twenty_rounds!(0, 0x5a82_7999, w, new, |b, c, d| {
         _mm256_xor_si256(d, _mm256_and_si256(b, _mm256_xor_si256(c, d)))
@@ -112,6 +113,8 @@ fn block(state: &mut [__m256i; 5], mut w: [__m256i; 16]) {
     for (old, new) in state.iter_mut().zip(new) {
         *old = _mm256_add_epi32(*old, new);
     }
+    *w = [_mm256_setzero_si256(); 16];
+    zeroize::optimization_barrier(w);
 }
 
 /// The first four words of the digests of up to eight links.
@@ -154,8 +157,8 @@ fn lanes(links: &[Link<'_>]) -> [[u32; LANES]; 4] {
         0xc3d2_e1f0,
     ]
     .map(|h| all(h));
-    block(&mut state, first);
-    block(&mut state, second);
+    block(&mut state, &mut first);
+    block(&mut state, &mut second);
     let mut words = [[0; LANES]; 4];
     for (words, state) in words.iter_mut().zip(state) {
         // SAFETY: they are eight words.
