@@ -256,7 +256,8 @@ impl Primitives for OpenSsl {
 }
 
 /// A loop of the shape that Linux has (32-bit entries; the next entry is loaded before the key stream's octet is), and
-/// SHA-1 by the processor's instructions where there are any, as Linux does it.
+/// SHA-1 by the processor's instructions where there are any, as Linux does it. Such a loop in C, by gcc 12 at -O2, takes
+/// 1.1 times as long.
 pub struct KernelLoop {
     table: Box<[u32; 256]>,
 }

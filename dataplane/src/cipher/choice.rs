@@ -58,14 +58,17 @@ pub(super) fn best() -> &'static Choice {
                 Kernel::Single(_) => None,
                 Kernel::Lanes(lanes) => Some((lanes, candidate.cost())),
             });
-        Choice {
+        let choice = Choice {
             plan: Plan {
                 single: (single, candidates[0].cost()),
                 lanes: lanes.collect(),
             },
             digest: best_digest(1),
             digests: best_digest(KEYS),
-        }
+        };
+        let Name { single, together } = choice.name();
+        tracing::debug!("MPPE kernels: {single} for one packet, {together} for many");
+        choice
     })
 }
 

@@ -482,6 +482,15 @@ fn nothing_secret_stays_in_the_room() {
 }
 
 #[test]
+fn a_trial_finds_that_longer_packets_take_longer() {
+    let plan = &choice::best().plan;
+    let lanes = plan.lanes.iter().map(|(lanes, cost)| (lanes.name, cost));
+    for (name, cost) in lanes.chain([(plan.single.0.name, &plan.single.1)]) {
+        assert!(cost.start > 0 && cost.block > 0, "{name}: {cost:?}");
+    }
+}
+
+#[test]
 fn the_reference_is_always_there_and_comes_last() {
     let names: Vec<&str> = singles().map(|single: &Single| single.name).collect();
     assert_eq!(names.last(), Some(&"portable"));
