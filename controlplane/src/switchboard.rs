@@ -521,7 +521,12 @@ impl Line {
                 | Event::Inner { call, .. }
                 | Event::Bound { call, .. }
                 | Event::Garbled { call } => self.deliver(call, event),
-                Event::Counters { call, counters } => self.answer(call, counters),
+                Event::Counters { call, counters } => {
+                    // As many answers come as were asked for: what no operator waits for is for the tunnel.
+                    if !self.answer(call, counters) {
+                        self.deliver(call, event);
+                    }
+                }
                 Event::Closed { call, counters } => {
                     self.answer(call, counters);
                     self.captures.remove(&call);
@@ -550,11 +555,16 @@ impl Line {
         lost.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn answer(&mut self, call: CallRef, counters: CallCounters) {
-        for reply in self.queries.remove(&call).into_iter().flatten() {
+    /// Tells operators who asked; whether there was one.
+    fn answer(&mut self, call: CallRef, counters: CallCounters) -> bool {
+        let Some(replies) = self.queries.remove(&call) else {
+            return false;
+        };
+        for reply in replies {
             // Whoever asked may have stopped waiting.
             let _ = reply.send(counters);
         }
+        true
     }
 
     fn take_captured(&mut self) {

@@ -1,8 +1,8 @@
 //! Calls of one address to which their clients gave the same id.
 //!
 //! A client that crashed and redials may give its new call the id of its old one, and GRE that goes out for the old call
-//! reaches the new one until echoes have ended that. So when a call has the id of an older one, the older one's connection
-//! is asked for an echo at once. Clients behind one address may also have the same id by chance, and a translator that
+//! reaches the new one until echoes have ended that. So when a call's user has logged in and it has the id of an older call,
+//! the older one's connection is asked for an echo at once. Clients behind one address may also have the same id by chance, and a translator that
 //! knows PPTP tells them apart: those answer, and go on.
 
 use core::net::Ipv4Addr;
@@ -43,16 +43,10 @@ impl Twins {
     ) -> Twin {
         let key = (peer, peer_id);
         let mut twins = self.lock();
-        let holders = twins.entry(key).or_default();
-        let others = holders
-            .iter()
-            .rev()
-            .filter(|(other, _)| *other != connection);
-        for (_, orders) in others.take(ASKED) {
-            // One that is gone needs no doubt.
-            let _ = orders.send(Order::Doubt);
-        }
-        holders.push((connection, orders.clone()));
+        twins
+            .entry(key)
+            .or_default()
+            .push((connection, orders.clone()));
         Twin {
             twins: self.clone(),
             key,
@@ -62,6 +56,23 @@ impl Twins {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<(Ipv4Addr, CallId), Holders>> {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+impl Twin {
+    /// Has the older calls with the same id asked whether their clients live.
+    pub fn doubt_older(&self) {
+        let twins = self.twins.lock();
+        let holders = twins.get(&self.key).map_or(&[][..], Vec::as_slice);
+        // A connection's later calls count as younger ones: it is only asked about another connection's.
+        let own = holders
+            .iter()
+            .position(|(other, _)| *other == self.connection);
+        let older = holders[..own.unwrap_or(0)].iter().rev();
+        for (_, orders) in older.take(ASKED) {
+            // One that is gone needs no doubt.
+            let _ = orders.send(Order::Doubt);
+        }
     }
 }
 
@@ -108,12 +119,20 @@ mod tests {
             twins.enter(AWAY, CallId(7), 2, &new),
             twins.enter(HOME, CallId(7), 1, &old),
         ];
+        for twin in &others {
+            twin.doubt_older();
+        }
         assert_eq!((doubts(&mut old_hears), doubts(&mut new_hears)), (0, 0));
         let second = twins.enter(HOME, CallId(7), 2, &new);
-        // Both calls of the older connection.
+        // Nobody has logged in yet.
+        assert_eq!((doubts(&mut old_hears), doubts(&mut new_hears)), (0, 0));
+        second.doubt_older();
+        // Both calls of the older connection; and the older one never asks about the younger one.
+        first.doubt_older();
         assert_eq!((doubts(&mut old_hears), doubts(&mut new_hears)), (2, 0));
         drop((first, others));
         let third = twins.enter(HOME, CallId(7), 3, &old);
+        third.doubt_older();
         assert_eq!((doubts(&mut old_hears), doubts(&mut new_hears)), (0, 1));
         drop((second, third));
         assert!(twins.lock().is_empty());
@@ -124,7 +143,11 @@ mod tests {
         let twins = Arc::new(Twins::default());
         let (orders, mut hears) = mpsc::unbounded_channel();
         let crowd: Vec<Twin> = (0..100)
-            .map(|connection| twins.enter(HOME, CallId(0), connection, &orders))
+            .map(|connection| {
+                let twin = twins.enter(HOME, CallId(0), connection, &orders);
+                twin.doubt_older();
+                twin
+            })
             .collect();
         // 0 + 1 + ... + 7, and then 8 each.
         assert_eq!(doubts(&mut hears), 28 + 92 * ASKED);

@@ -15,6 +15,8 @@ mod harness;
 mod ipv6;
 #[path = "pair/methods.rs"]
 mod methods;
+#[path = "pair/refusals.rs"]
+mod refusals;
 #[path = "pair/timing.rs"]
 mod timing;
 

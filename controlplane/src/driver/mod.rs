@@ -214,8 +214,8 @@ struct Way {
     to: Ipv4Addr,
     /// The next hop, which is kept for it.
     via: Ipv4Addr,
-    /// Held for as long as the call has its id.
-    _twin: Twin,
+    /// Its place among the calls with the same id.
+    twin: Twin,
 }
 
 struct Driver {
@@ -385,6 +385,11 @@ impl Driver {
                     let verdict = self.judge(call, credentials, holds).await;
                     if verdict.is_ok() {
                         self.applicants.retain(|(other, _)| *other != call);
+                        if let Some(way) = self.ways.iter().find(|way| way.call == call)
+                            && holds.is_none()
+                        {
+                            way.twin.doubt_older();
+                        }
                     }
                     // What it keeps from before is not given by this verdict.
                     let given = verdict.as_ref().ok().filter(|_| holds.is_none());
@@ -470,7 +475,7 @@ impl Driver {
             call,
             to: peer,
             via,
-            _twin: twins.enter(peer, peer_id, self.ticket.number(), &self.orders),
+            twin: twins.enter(peer, peer_id, self.ticket.number(), &self.orders),
         });
         self.applicants.push((call, applicant));
         Ok(Placement { call, via, seed })

@@ -11,9 +11,11 @@ use turnpike_dataplane::api::{
     CallCounters, CallRef, Command, Encryption, Forward, FrameBytes, Mppe,
 };
 use turnpike_protocol::mppe::Policy;
+use turnpike_protocol::ppp::packet::code;
 use turnpike_protocol::ppp::{
     self, CloseReason, End, Grant, Link, MppeRefusal, PhaseName, ServerLink, Terms, Timing, Verdict,
 };
+use turnpike_protocol::wire::ppp::{Frame, Protocol};
 use turnpike_protocol::{CallId, Time};
 
 use super::action::{Action, Ended, Notice};
@@ -71,6 +73,8 @@ struct Live {
     begin_at: Option<Time>,
     /// When the first frame of the client must have come; `None` once one has. After that PPP has its own limit.
     hear_by: Option<Time>,
+    /// GRE packets of the client, as the worker counted them the last time.
+    gre_received: u64,
     user: Option<String>,
     address: Option<Ipv4Addr>,
     /// The address that is routed into the call.
@@ -158,6 +162,7 @@ impl Call {
             since: now,
             begin_at: None,
             hear_by: Some(now + settings.setup_time.min(HEAR_BY)),
+            gre_received: 0,
             user: None,
             address: None,
             route: None,
@@ -186,6 +191,27 @@ impl Call {
             live.hear_by = None;
             live.begin(now);
             live.link.handle_frame(frame, now);
+        }
+    }
+
+    /// What the worker has counted.
+    pub(super) fn counted(&mut self, counters: &CallCounters) {
+        if let State::Live(live) = &mut self.state
+            && counters.gre_received > live.gre_received
+        {
+            live.gre_received = counters.gre_received;
+            live.link.heard();
+        }
+    }
+
+    /// Sends an echo beside those that come by the clock.
+    pub(super) fn probe(&mut self, actions: &mut VecDeque<Action>) {
+        if let State::Live(live) = &mut self.state
+            && let Some(frame) = live.link.probe()
+            && let Some(frame) = FrameBytes::new(&frame)
+        {
+            let call = live.call;
+            actions.push_back(Action::Data(Command::Send { call, frame }));
         }
     }
 
@@ -355,6 +381,11 @@ impl Call {
                 ppp::Action::Send(frame) => {
                     // The link keeps to the peer's MRU, so every frame fits.
                     if let Some(frame) = FrameBytes::new(&frame) {
+                        // On a busy path echoes may be the first to be lost. Whether anything else has come since the
+                        // last one is known to the worker.
+                        if is_echo_request(&frame) {
+                            actions.push_back(Action::Data(Command::Query { call }));
+                        }
                         actions.push_back(Action::Data(Command::Send { call, frame }));
                     }
                 }
@@ -517,4 +548,11 @@ impl Call {
             }),
         }
     }
+}
+
+fn is_echo_request(frame: &[u8]) -> bool {
+    Frame::parse(frame).is_ok_and(|header| {
+        header.protocol == Protocol::LCP
+            && frame.get(header.header_len) == Some(&code::ECHO_REQUEST)
+    })
 }

@@ -88,6 +88,8 @@ pub struct Tunnel {
     stopping: Option<Cause>,
     /// Nothing is sent or read on the control connection any more.
     over: bool,
+    /// Calls have been asked for a sign of life, and none has come yet.
+    doubted: bool,
     calls: Vec<Call>,
     actions: VecDeque<Action>,
 }
@@ -126,6 +128,7 @@ impl Tunnel {
             control: pptp::Server::new(config, now),
             stopping: None,
             over: false,
+            doubted: false,
             calls: Vec::new(),
             actions: VecDeque::new(),
         }
@@ -162,6 +165,9 @@ impl Tunnel {
             Event::Frame { call, frame } => {
                 if let Some(call) = self.find(call) {
                     call.frame(&frame, now);
+                    if core::mem::take(&mut self.doubted) {
+                        self.control.trust(now);
+                    }
                 }
             }
             Event::Closed { call, counters } => {
@@ -196,7 +202,12 @@ impl Tunnel {
                     call.close(Cause::Garbled, now);
                 }
             }
-            Event::Counters { .. } | Event::Lost { .. } => {}
+            Event::Counters { call, counters } => {
+                if let Some(call) = self.find(call) {
+                    call.counted(&counters);
+                }
+            }
+            Event::Lost { .. } => {}
         }
         self.pump(now);
     }
@@ -282,13 +293,19 @@ impl Tunnel {
         self.pump(now);
     }
 
-    /// Another control connection of the same address has a call with the client's id of one of ours: either there are several
-    /// clients, or this one has crashed and dials again.
+    /// Somebody has logged in from the same address, by another control connection, with a call that has the client's id of
+    /// one of ours: either there are several clients, or this one has crashed and dials again. It is asked by both ways at
+    /// once, and an answer by either will do: who is alive may still have TCP that has stalled.
     pub fn doubt(&mut self, now: Time) {
-        if !self.over && self.calls.iter().any(Call::is_live) {
-            self.control.prove(PATIENCE, now);
-            self.pump(now);
+        if self.over || self.doubted || !self.calls.iter().any(Call::is_live) {
+            return;
         }
+        self.doubted = true;
+        self.control.prove(PATIENCE, now);
+        for call in &mut self.calls {
+            call.probe(&mut self.actions);
+        }
+        self.pump(now);
     }
 
     /// Ends everything: every call gets a PPP Terminate-Request and a Call-Disconnect-Notify, the client a

@@ -469,14 +469,24 @@ impl Lcp {
                 unanswered: self.unanswered,
             });
         }
+        Due::Echo(self.echo_request())
+    }
+
+    /// An Echo-Request beside those that come by the clock, when LCP is open: its answer counts as a sign of life, and that
+    /// none comes counts for nothing.
+    pub fn probe(&mut self) -> Option<Vec<u8>> {
+        self.is_open().then(|| self.echo_request())
+    }
+
+    fn echo_request(&mut self) -> Vec<u8> {
         self.echo_identifier = self.echo_identifier.wrapping_add(1);
         let magic = self.receive_terms().magic.unwrap_or(0).to_be_bytes();
-        Due::Echo(packet::frame(
+        packet::frame(
             Protocol::LCP,
             code::ECHO_REQUEST,
             self.echo_identifier,
             &magic,
-        ))
+        )
     }
 
     /// Takes the information field of an LCP frame.

@@ -137,6 +137,12 @@ impl Link {
         self.settle(now);
     }
 
+    /// An LCP Echo-Request for whoever wants to know now whether the peer lives (RFC 1661 §5.8); `None` when LCP is not open.
+    /// An answer is heard like any other frame; that there is none ends nothing.
+    pub fn probe(&mut self) -> Option<Vec<u8>> {
+        self.lcp.probe()
+    }
+
     /// Something else of the peer came in on this call: data, or an acknowledgement. The next echo needs no answer.
     pub fn heard(&mut self) {
         self.lcp.note_heard();
@@ -288,10 +294,15 @@ impl Link {
             }
             (phase, _) => {
                 // An NCP that comes before the verdict is known to us only: a Protocol-Reject would make the peer give
-                // it up for good, silence makes it try again. Data is the worker's business.
-                let early = is_ncp(protocol) && !matches!(phase, Phase::Network { .. });
+                // it up for good, silence makes it try again. IP and MPPE are the worker's business.
+                let network = matches!(phase, Phase::Network { .. });
+                let early = (is_ncp(protocol) || protocol.is_data()) && !network;
                 let late = matches!(protocol, Protocol::CHAP | Protocol::PAP);
-                if !early && !late && !protocol.is_data() {
+                let data = matches!(
+                    protocol,
+                    Protocol::IPV4 | Protocol::IPV6 | Protocol::COMPRESSED
+                );
+                if !early && !late && !data {
                     self.actions.extend(
                         self.lcp
                             .protocol_reject(protocol, information)

@@ -60,6 +60,13 @@ impl KeepAlive {
         Some(self.identifier)
     }
 
+    /// The peer lives, as was seen elsewhere: what was asked has its usual time again.
+    pub(super) fn trust(&mut self, now: Time) {
+        if self.asked {
+            self.deadline = self.deadline.max(now + self.timeout);
+        }
+    }
+
     pub(super) fn poll(&mut self, now: Time) -> Due {
         if now < self.deadline {
             return Due::Nothing;

@@ -139,6 +139,52 @@ fn the_client_falls_silent() {
     assert_eq!(world.end().cause, Cause::Silent);
 }
 
+/// On a busy path echoes may be the first to be lost.
+#[test]
+fn data_is_a_sign_of_life() {
+    let mut world = World::up(1);
+    (world.gre, world.data) = (false, true);
+    world.pass(Duration::from_secs(1000));
+    assert!(world.ended.is_empty(), "{:#?}", world.did);
+    world.data = false;
+    world.pass(Duration::from_secs(300));
+    assert_eq!(world.end().cause, Cause::Silent);
+}
+
+#[test]
+fn who_is_doubted_may_answer_by_either_way() {
+    for (tcp, gre, lives) in [
+        (true, true, true),
+        (true, false, true),
+        // The usual echo on TCP still has its usual time.
+        (false, true, true),
+        (false, false, false),
+    ] {
+        let mut world = World::up(1);
+        (world.tcp, world.gre) = (tcp, gre);
+        // Many dial at once: while an answer is awaited, nothing more is asked.
+        for _ in 0..10 {
+            world.tunnel.doubt(world.now);
+        }
+        world.settle();
+        assert_eq!(
+            world
+                .did
+                .iter()
+                .filter(|did| *did == "LCP Echo-Request")
+                .count(),
+            1
+        );
+        world.pass(Duration::from_secs(15));
+        assert_eq!(
+            world.ended.is_empty(),
+            lives,
+            "{tcp} {gre}: {:#?}",
+            world.did
+        );
+    }
+}
+
 /// A client may negotiate LCP anew in mid-call. The login that follows gets an address of its own, so the first one's
 /// goes back before: else each time would cost the pool one, and a user with a fixed address would be in his own way.
 #[test]

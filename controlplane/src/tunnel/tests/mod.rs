@@ -83,6 +83,9 @@ struct World {
     worker: bool,
     /// Whether GRE passes.
     gre: bool,
+    /// Whether data comes from the client, which only the worker sees; how often it was asked.
+    data: bool,
+    queries: u64,
     /// What to answer when a place is looked for.
     no_place: Option<Cause>,
     next_id: u16,
@@ -121,6 +124,8 @@ impl World {
             closing: VecDeque::new(),
             worker: true,
             gre: true,
+            data: false,
+            queries: 0,
             no_place: None,
             next_id: 100,
             tcp: true,
@@ -275,6 +280,15 @@ impl World {
                         }
                     }
                     Command::Close { call } => self.closing.push_back(call),
+                    Command::Query { call } => {
+                        self.queries += u64::from(self.data);
+                        let counters = CallCounters {
+                            gre_received: self.queries,
+                            ..CallCounters::default()
+                        };
+                        let event = Event::Counters { call, counters };
+                        self.tunnel.event(event, self.now);
+                    }
                     _ => {}
                 }
             }

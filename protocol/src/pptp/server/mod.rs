@@ -189,6 +189,11 @@ impl Server {
         }
     }
 
+    /// After [`Self::prove`]: the client was heard on another way, so that the answer has its usual time again.
+    pub fn trust(&mut self, now: Time) {
+        self.keep_alive.trust(now);
+    }
+
     /// Answers a [`ServerAction::Call`] with a refusal. False when there is no such request (any more).
     pub fn refuse(&mut self, peer_id: CallId, refusal: Refusal, now: Time) -> bool {
         let Some(at) = self
