@@ -40,6 +40,9 @@ fn call(login: Login, mppe: Option<Mppe>, right: bool) {
     configuration.change("auth.methods", methods).unwrap();
     let policy = if mppe.is_some() { "require" } else { "allow" };
     configuration.change("auth.mppe", policy).unwrap();
+    if mppe.is_some_and(|mppe| !mppe.stateless) {
+        configuration.change("auth.mppe_stateful", "ask").unwrap();
+    }
     let mut server = Server::start(&road.concentrator, &configuration).unwrap();
     let user = configuration.user().unwrap();
     let call = StockCall {
@@ -52,7 +55,11 @@ fn call(login: Login, mppe: Option<Mppe>, right: bool) {
         },
         login,
         options: match mppe {
-            Some(_) => vec!["require-mppe-128".into()],
+            Some(Mppe { bits, stateless }) => {
+                let stateful = (!stateless).then(|| "mppe-stateful".to_owned());
+                let require = format!("require-mppe-{bits}");
+                stateful.into_iter().chain([require]).collect()
+            }
             None => vec!["nomppe".into()],
         },
         route: Some("default".into()),
@@ -170,6 +177,12 @@ fn chap_with_md5() {
 #[test]
 fn ms_chap_v1_with_mppe_and_without() {
     call(Login::MsChapV1, Some(KEYS), true);
+    // pppd has no 40 bits with this login: their keys come from a hash that it does not make.
+    let stateful = Mppe {
+        stateless: false,
+        ..KEYS
+    };
+    call(Login::MsChapV1, Some(stateful), true);
     call(Login::MsChapV1, None, true);
 }
 

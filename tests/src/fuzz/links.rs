@@ -5,11 +5,11 @@ use std::net::Ipv4Addr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use turnpike_protocol::mschap::NtHash;
+use turnpike_protocol::mschap::Password;
 use turnpike_protocol::ppp::packet::{OptionList, Packet};
 use turnpike_protocol::ppp::{
-    Action, AuthProtocol, ClientLink, CloseReason, Credentials, Encryption, Grant, Link, MppeBits,
-    PhaseName, Remedy, ServerLink, Verdict,
+    Action, AuthProtocol, ClientLink, CloseReason, Credentials, Encryption, Grant, Ipv6Grant, Link,
+    MppeBits, PhaseName, Remedy, ServerLink, Verdict,
 };
 use turnpike_protocol::wire::ppp::{Frame, Framing, Protocol};
 use turnpike_protocol::{Time, mppe};
@@ -76,8 +76,8 @@ pub fn frame(octets: &[u8]) -> Trace {
     trace
 }
 
-fn secret() -> NtHash {
-    NtHash::from_password("correct horse")
+fn secret() -> Password {
+    Password::new("correct horse")
 }
 
 fn verdict(credentials: &Credentials) -> Verdict {
@@ -88,13 +88,23 @@ fn verdict(credentials: &Credentials) -> Verdict {
             server_address: Ipv4Addr::new(10, 20, 0, 1),
             dns: [Some(Ipv4Addr::new(10, 20, 0, 1)), None],
             nbns: [None; 2],
-            ipv6: None,
+            ipv6: Some(Ipv6Grant {
+                server_identifier: 1,
+                client_identifier: 7,
+                prefix: "2001:db8:1:1::/64".parse().expect("a prefix"),
+                delegated: None,
+                dns: [None; 2],
+            }),
         }),
-        Err(_) => Verdict::Reject {
-            code: 691,
-            message: String::new(),
-            remedy: Remedy::None,
-        },
+        Err(_) => refusal(691, Remedy::None),
+    }
+}
+
+fn refusal(code: u32, remedy: Remedy) -> Verdict {
+    Verdict::Reject {
+        code,
+        message: String::new(),
+        remedy,
     }
 }
 
@@ -114,24 +124,36 @@ struct Road {
     frames: Vec<Vec<u8>>,
 }
 
-/// A call between our own two roles, step by step, with and without encryption.
+/// What a call on a road is like: encryption, the login, and whether the password has expired.
+const SETTINGS: [(mppe::Policy, AuthProtocol, bool); 8] = [
+    (mppe::Policy::Require, AuthProtocol::MsChapV2, false),
+    (mppe::Policy::Prefer, AuthProtocol::MsChapV2, false),
+    (mppe::Policy::Deny, AuthProtocol::MsChapV2, false),
+    (mppe::Policy::Require, AuthProtocol::MsChapV1, false),
+    (mppe::Policy::Deny, AuthProtocol::ChapMd5, false),
+    (mppe::Policy::Deny, AuthProtocol::Pap, false),
+    (mppe::Policy::Require, AuthProtocol::MsChapV2, true),
+    (mppe::Policy::Require, AuthProtocol::MsChapV1, true),
+];
+
+/// A call between our own two roles, step by step, by each login, with and without encryption.
 fn roads() -> &'static [Road; 2] {
     static ROADS: OnceLock<[Road; 2]> = OnceLock::new();
     ROADS.get_or_init(|| {
         let mut roads = [Road::default(), Road::default()];
-        for policy in [
-            mppe::Policy::Require,
-            mppe::Policy::Prefer,
-            mppe::Policy::Deny,
-        ] {
+        for (policy, method, expired) in SETTINGS {
             let now = Time::ZERO;
             let server = ServerLink {
                 mppe: policy,
+                methods: vec![method],
                 choice: true,
                 ..ServerLink::default()
             };
             let client = ClientLink {
                 mppe: policy,
+                methods: vec![method],
+                ipv6: Some(7),
+                new_password: expired.then(|| Password::new("staple battery")),
                 ..ClientLink::new(b"alice", secret())
             };
             let point = |link| Point {
@@ -156,7 +178,13 @@ fn roads() -> &'static [Road; 2] {
                     match action {
                         Action::Send(frame) => wires[1 - which].push(frame),
                         Action::Authenticate(credentials) => {
-                            end.link.verdict(verdict(&credentials), now);
+                            let verdict = match (&credentials, expired) {
+                                (Credentials::ChangePassword(_), _) | (_, false) => {
+                                    verdict(&credentials)
+                                }
+                                (_, true) => refusal(648, Remedy::ChangePassword),
+                            };
+                            end.link.verdict(verdict, now);
                         }
                         Action::Choose(_) => end.link.chosen(false, now),
                         Action::Load { .. } => end.loaded = true,
@@ -171,7 +199,7 @@ fn roads() -> &'static [Road; 2] {
                     roads[which].frames.push(frame);
                 }
             }
-            assert!(up >= 2, "both ends come up");
+            assert_eq!(up >= 2, !expired, "both ends come up");
             for (road, end) in roads.iter_mut().zip(ends) {
                 road.points.push(end);
                 road.frames.push(Vec::new());
@@ -282,11 +310,7 @@ fn link(road: &Road, octets: &[u8]) -> Trace {
             224..=239 => {
                 let verdict = match point.asked.pop() {
                     Some(credentials) => verdict(&credentials),
-                    None => Verdict::Reject {
-                        code: 691,
-                        message: String::new(),
-                        remedy: Remedy::None,
-                    },
+                    None => refusal(691, Remedy::None),
                 };
                 point.link.verdict(verdict, point.now);
             }
