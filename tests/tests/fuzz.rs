@@ -75,6 +75,7 @@ targets! {
     mschap
     dhcp_inform
     dhcpv6
+    router
     chap_secrets
     configuration
     operator_request

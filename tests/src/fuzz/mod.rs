@@ -6,6 +6,7 @@
 //! which the ordinary tests replay.
 
 mod call;
+mod discovery;
 mod driver;
 mod input;
 mod links;
@@ -117,6 +118,11 @@ pub const TARGETS: &[Target] = &[
         name: "dhcpv6",
         run: services::dhcpv6,
         seeds: services::dhcpv6_seeds,
+    },
+    Target {
+        name: "router",
+        run: discovery::router,
+        seeds: discovery::seeds,
     },
     Target {
         name: "chap_secrets",
