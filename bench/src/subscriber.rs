@@ -4,7 +4,8 @@
 //! part of their meaning: a call is opened at the worker before PPP says its first word, keys are loaded before the
 //! frame they belong to, a route stands before the acknowledgement that lets the server use it.
 
-use core::fmt;
+mod cause;
+
 use core::net::Ipv4Addr;
 use std::collections::VecDeque;
 
@@ -12,12 +13,12 @@ use ipnet::Ipv6Net;
 use turnpike_dataplane::api::{
     CallCounters, CallRef, Command, Encryption, Event, Forward, Forward6, FrameBytes,
 };
+use turnpike_protocol::ppp::packet::is_echo_request;
 use turnpike_protocol::ppp::{self, ClientLink, CloseReason, Ipv6Terms, Link, LinkInfo, Terms};
-use turnpike_protocol::pptp::{
-    CallResult, Caller, CallerAction, CallerConfig, DisconnectResult, End, GeneralError, PeerInfo,
-    StopReason,
-};
+use turnpike_protocol::pptp::{Caller, CallerAction, CallerConfig, End, PeerInfo, StopReason};
 use turnpike_protocol::{CallId, Error, Time};
+
+pub use cause::Cause;
 
 /// What a [`Subscriber`] is made of.
 pub struct SubscriberConfig {
@@ -79,63 +80,6 @@ pub enum Action {
     Finished(End),
 }
 
-/// Why a call is over, with what a person needs to know about it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Cause {
-    /// We hung up.
-    HungUp,
-    /// PPP ended it.
-    Link(ppp::End),
-    /// The server refused the call.
-    Refused(CallResult, GeneralError),
-    /// The server disconnected the call.
-    Disconnected(DisconnectResult, GeneralError),
-    /// The control connection ended.
-    Connection,
-}
-
-impl Cause {
-    /// The code that Windows would show for this, where there is a usual one.
-    pub const fn windows_error(&self) -> Option<u32> {
-        match self {
-            Self::HungUp => None,
-            Self::Link(end) => match end {
-                ppp::End::Closed(_) => None,
-                ppp::End::PeerTerminated { .. } => Some(629),
-                ppp::End::NoAnswer { heard: false } => Some(806),
-                ppp::End::NoAnswer { heard: true } | ppp::End::SetUpTimeout { .. } => Some(718),
-                ppp::End::LcpFailed(_) | ppp::End::LoopedBack => Some(734),
-                ppp::End::AuthenticationRefused { .. } => Some(919),
-                ppp::End::AuthenticationTimeout => Some(718),
-                ppp::End::AuthenticationFailed { code, .. } => Some(*code),
-                ppp::End::ResponseUnusable { .. } => Some(691),
-                ppp::End::ServerNotAuthentic => Some(778),
-                ppp::End::MppeRefused(_) => Some(741),
-                ppp::End::IpcpFailed(_) => Some(720),
-                ppp::End::EchoFailure { .. } => Some(628),
-            },
-            Self::Refused(..) | Self::Disconnected(..) => Some(619),
-            Self::Connection => Some(628),
-        }
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::HungUp => f.write_str("hung up"),
-            Self::Link(end) => end.fmt(f),
-            Self::Refused(result, error) => {
-                write!(f, "the server refused the call: {result} ({error})")
-            }
-            Self::Disconnected(result, error) => {
-                write!(f, "the server disconnected the call: {result} ({error})")
-            }
-            Self::Connection => f.write_str("the control connection ended"),
-        }
-    }
-}
-
 /// How far a call has come. There is no way back.
 enum Stage {
     /// The server has not answered yet.
@@ -156,6 +100,8 @@ struct Call {
     routed: Option<Ipv4Addr>,
     /// All of IPv6 leads into the call.
     routed6: bool,
+    /// GRE packets of the server, as the worker counted them last.
+    gre_received: u64,
     /// The control connection still knows it.
     connected: bool,
     /// We were asked to hang up.
@@ -190,6 +136,7 @@ impl Subscriber {
                 seed,
                 routed: None,
                 routed6: false,
+                gre_received: 0,
                 connected: false,
                 closing: false,
             })
@@ -251,8 +198,17 @@ impl Subscriber {
                     });
                 }
             }
+            // What else has come counts as an answer to an echo.
+            Event::Counters { counters, .. } => {
+                let call = &mut self.calls[at];
+                let before = core::mem::replace(&mut call.gre_received, counters.gre_received);
+                if let Stage::Open(link) = &mut call.stage
+                    && counters.gre_received > before
+                {
+                    link.heard();
+                }
+            }
             Event::Inner { .. }
-            | Event::Counters { .. }
             | Event::Garbled { .. }
             | Event::Bound { .. }
             | Event::Lost { .. } => {}
@@ -453,6 +409,9 @@ impl Subscriber {
                 ppp::Action::Send(frame) => {
                     // A link never makes a frame beyond the MRU.
                     if let Some(frame) = FrameBytes::new(&frame) {
+                        if is_echo_request(&frame) {
+                            self.command(Command::Query { call: name });
+                        }
                         self.command(Command::Send { call: name, frame });
                     }
                 }

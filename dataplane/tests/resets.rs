@@ -8,6 +8,8 @@ use core::time::Duration;
 use rig::*;
 use turnpike_dataplane::api::{Encryption, Port};
 use turnpike_dataplane::counters::{Reason, Total};
+use turnpike_dataplane::worker::Reordering;
+use turnpike_protocol::mppe::{Dialect, Mode};
 
 fn up() -> Vec<u8> {
     udp(INNER, INTERNET, 40)
@@ -138,6 +140,54 @@ fn outages_of_any_length_heal_by_themselves() {
                 assert_eq!(pair.server_sends(&down()), [down()]);
             }
             println!("stateful {stateful}, {lost} lost: {more} more went into it");
+        }
+    }
+}
+
+/// A stateful call in which one packet in twenty is lost each way, resets and their answers too: nobody is deaf for long.
+#[test]
+fn losses_without_end_leave_nobody_deaf() {
+    for dialect in [Dialect::Rfc3078, Dialect::Linux] {
+        for seed in 1..5_u64 {
+            let mut chance = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            // Xorshift.
+            let mut lost = move || {
+                chance ^= chance << 13;
+                chance ^= chance >> 7;
+                chance ^= chance << 17;
+                (chance >> 33) % 100 < 5
+            };
+            let mut pair = Pair::open_assuming(Reordering::default(), Some(dialect));
+            pair.server.mode = Mode::Stateful;
+            pair.client.mode = Mode::Stateful;
+            pair.start_keys(1);
+            pair.forward(Encryption::Required);
+            let (mut silent, mut longest) = ([0_u32; 2], 0);
+            let mut under_way: [Vec<Vec<u8>>; 2] = Default::default();
+            // Each step is a packet each way, and 10 ms.
+            for _ in 0..10_000 {
+                pair.client.pass(Duration::from_millis(10));
+                pair.server.pass(Duration::from_millis(10));
+                pair.client.receive(Port::Host, [from_linux(&up())]);
+                pair.server.receive(Port::Host, [from_linux(&down())]);
+                let [up, down] = core::mem::take(&mut under_way);
+                under_way = [
+                    pair.client.sent(Port::Access),
+                    pair.server.sent(Port::Access),
+                ];
+                for (end, frames) in [(&mut pair.server, up), (&mut pair.client, down)] {
+                    end.receive(Port::Access, frames.into_iter().filter(|_| !lost()));
+                }
+                for (which, end) in [&mut pair.client, &mut pair.server].into_iter().enumerate() {
+                    under_way[which].extend(end.sent(Port::Access));
+                    let came = !end.sent(Port::Host).is_empty();
+                    silent[which] = if came { 0 } else { silent[which] + 1 };
+                    longest = longest.max(silent[which]);
+                    // A lost request costs a second, and so does a lost flushed packet.
+                    assert!(silent[which] < 1_500, "{dialect:?}, seed {seed}");
+                }
+            }
+            println!("{dialect:?}, seed {seed}: silent for {longest} packets at most");
         }
     }
 }

@@ -50,6 +50,12 @@ impl Calls {
                     done.packet = Some(call.data(frame));
                 }
             }
+            Command::Query { call } => {
+                if let Some(Call { call, counters, .. }) = self.0.get(&call.id) {
+                    let (call, counters) = (*call, *counters);
+                    done.event = Some(Event::Counters { call, counters });
+                }
+            }
             Command::Close { call } => {
                 if let Some(Call { call, counters, .. }) = self.0.remove(&call.id) {
                     done.event = Some(Event::Closed { call, counters });

@@ -11,11 +11,10 @@ use turnpike_dataplane::api::{
     CallCounters, CallRef, Command, Encryption, Forward, FrameBytes, Mppe,
 };
 use turnpike_protocol::mppe::Policy;
-use turnpike_protocol::ppp::packet::code;
+use turnpike_protocol::ppp::packet::is_echo_request;
 use turnpike_protocol::ppp::{
     self, CloseReason, End, Grant, Link, MppeRefusal, PhaseName, ServerLink, Terms, Timing, Verdict,
 };
-use turnpike_protocol::wire::ppp::{Frame, Protocol};
 use turnpike_protocol::{CallId, Time};
 
 use super::action::{Action, Ended, Notice};
@@ -548,11 +547,4 @@ impl Call {
             }),
         }
     }
-}
-
-fn is_echo_request(frame: &[u8]) -> bool {
-    Frame::parse(frame).is_ok_and(|header| {
-        header.protocol == Protocol::LCP
-            && frame.get(header.header_len) == Some(&code::ECHO_REQUEST)
-    })
 }

@@ -16,7 +16,7 @@ use turnpike_dataplane::mem::MemDevice;
 use turnpike_dataplane::rings::{ControlEnd, RingSizes, WorkerEnd, channel};
 use turnpike_dataplane::worker::{Reordering, Turn, Worker, WorkerConfig};
 use turnpike_protocol::gre::{AckSettings, Seq};
-use turnpike_protocol::mppe::{Mode, StartKey, Strength};
+use turnpike_protocol::mppe::{Dialect, Mode, StartKey, Strength};
 use turnpike_protocol::wire::ethernet::{self, MacAddr};
 use turnpike_protocol::wire::{gre, ipv4, ipv6};
 use turnpike_protocol::{CallId, Role, Time};
@@ -279,12 +279,16 @@ pub fn forward6(role: Role, encryption: Encryption) -> Forward6 {
 impl Pair {
     /// The call is open, neighbours are known; nothing is negotiated.
     pub fn open() -> Self {
-        Self::open_reordering(Reordering::OFF)
+        Self::open_assuming(Reordering::OFF, None)
     }
 
-    pub fn open_reordering(reordering: Reordering) -> Self {
+    /// The same with a queue, and with a client whose resets are known.
+    pub fn open_assuming(reordering: Reordering, dialect: Option<Dialect>) -> Self {
         let mut server = End::reordering(Role::Server, reordering);
         let mut client = End::reordering(Role::Client, reordering);
+        if let Some(dialect) = dialect {
+            client.worker.assume(dialect);
+        }
         for (end, call, peer_id, mac) in [
             (&mut server, AT_SERVER, AT_CLIENT.id, CLIENT_MAC),
             (&mut client, AT_CLIENT, AT_SERVER.id, SERVER_MAC),
@@ -309,9 +313,8 @@ impl Pair {
         Self::up_reordering(encryption, Reordering::OFF)
     }
 
-    /// The same with a queue.
     pub fn up_reordering(encryption: Encryption, reordering: Reordering) -> Self {
-        let mut pair = Self::open_reordering(reordering);
+        let mut pair = Self::open_assuming(reordering, None);
         if encryption == Encryption::Required {
             pair.start_keys(1);
         }
@@ -421,8 +424,7 @@ impl Pair {
         }
     }
 
-    /// A packet from the client's Linux through the tunnel; what the server sends on `port`, without the Ethernet
-    /// header.
+    /// A packet from the client's Linux through the tunnel; what the server sends on `port`, without Ethernet.
     pub fn client_sends(&mut self, packet: &[u8], port: Port) -> Vec<Vec<u8>> {
         self.client.receive(Port::Host, [from_linux(packet)]);
         self.exchange();

@@ -1,7 +1,7 @@
 //! Control packets (RFC 1661 §5) and the options in them (RFC 1661 §6), as LCP, the NCPs and CHAP share them.
 
 use crate::Error;
-use crate::wire::ppp::{Framing, Protocol};
+use crate::wire::ppp::{Frame, Framing, Protocol};
 
 /// Codes of RFC 1661 §5 (1 to 11), RFC 1570 (12, 13) and RFC 1962 §3 (14, 15).
 pub mod code {
@@ -63,6 +63,14 @@ impl<'a> Packet<'a> {
             _ => Err(Error::Malformed("control packet length")),
         }
     }
+}
+
+/// Whether a whole frame is an LCP Echo-Request (RFC 1661 §5.8): who sends it had better know what else has come.
+pub fn is_echo_request(frame: &[u8]) -> bool {
+    Frame::parse(frame).is_ok_and(|header| {
+        header.protocol == Protocol::LCP
+            && frame.get(header.header_len) == Some(&code::ECHO_REQUEST)
+    })
 }
 
 /// A whole frame with FF 03, a two-octet protocol and one control packet; `data` is cut to [`MAX_DATA`] octets.
