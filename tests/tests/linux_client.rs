@@ -275,11 +275,7 @@ fn a_wrong_password_is_refused_with_691() {
     // 19: we failed to authenticate ourselves to the peer.
     assert_eq!(report.failed, Some(Some(19)), "{}", client.log());
     assert!(client.log().contains("E=691"), "{}", client.log());
-    let log = server.log();
-    assert!(
-        log.lines().any(|line| line.contains("E=691")
-            && line.contains(&call.user)
-            && line.contains(&road::CLIENT.to_string())),
-        "{log}"
-    );
+    server
+        .says(&["E=691", &call.user, &road::CLIENT.to_string()])
+        .unwrap();
 }

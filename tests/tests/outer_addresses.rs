@@ -11,7 +11,7 @@ use xtask::lab::dial::{Client, Plan};
 use xtask::lab::inside::ping_from;
 use xtask::lab::road::{self, ClientSide, Road};
 use xtask::lab::server::{Configuration, Server};
-use xtask::lab::{transfer, until};
+use xtask::lab::transfer;
 
 /// Another address of the concentrator on its access interface.
 const SECOND: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 9);
@@ -36,14 +36,7 @@ fn replies_come_from_the_address_that_was_dialled() {
     // It comes while the server runs.
     let address = format!("addr add {SECOND}/24 dev {}", road::ACCESS_INTERFACE);
     road.concentrator.ip(&address).unwrap();
-    until("the second address", Duration::from_secs(5), || {
-        let log = server.log();
-        let opened = log
-            .lines()
-            .any(|line| line.contains("listening on") && line.contains(&SECOND.to_string()));
-        Ok(opened.then_some(()))
-    })
-    .unwrap();
+    server.says(&["listening on", &SECOND.to_string()]).unwrap();
 
     let witness = Witness::start(&road.access, road::BRIDGE, &transfer::fresh_marker()).unwrap();
     let mut client = Client::start(&road.client, "dial", &plan).unwrap();
@@ -90,13 +83,9 @@ fn gre_from_elsewhere_is_taken_where_that_is_allowed() {
     client.hang_up().unwrap();
     let seen = witness.stop().unwrap();
     assert!(seen.to(ELSEWHERE) > 20, "{seen:?}");
-    let log = server.log();
-    let words = ["GRE comes from another address", "10.7.0.3"];
-    assert!(
-        log.lines()
-            .any(|line| words.iter().all(|word| line.contains(word))),
-        "{log}"
-    );
+    server
+        .says(&["GRE comes from another address", "10.7.0.3"])
+        .unwrap();
 }
 
 #[test]
@@ -108,9 +97,7 @@ fn gre_from_elsewhere_is_refused_by_name_where_it_is_not() {
     let mut client = translated(&road, &configuration);
     let over = client.wait_over(1, Duration::from_secs(40)).unwrap();
     assert_eq!(over.len(), 1);
-    let log = server.log();
-    let end = log.lines().find(|line| line.contains("no_gre"));
-    assert!(end.is_some_and(|line| line.contains("806")), "{log}");
+    server.says(&["no_gre", "806"]).unwrap();
     let drops = server.stats().unwrap().drops();
     assert!(drops["wrong-source"] > 0, "{drops:?}");
 }

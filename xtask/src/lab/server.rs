@@ -335,6 +335,17 @@ impl Server {
         self.process.wait_for_line(limit, wanted)
     }
 
+    /// Waits for a line of its log that has all of `words`. What a client was told may be written down a moment after it.
+    pub fn says(&self, words: &[&str]) -> Result<()> {
+        super::until("the words", Duration::from_secs(10), || {
+            let log = self.log();
+            let mut lines = log.lines();
+            let said = lines.any(|line| words.iter().all(|word| line.contains(word)));
+            Ok(said.then_some(()))
+        })
+        .with_context(|| format!("turnpike did not write {words:?}:\n{}", self.log()))
+    }
+
     /// The process id.
     pub fn id(&self) -> u32 {
         self.process.id()
