@@ -1,5 +1,6 @@
 //! A device that loses, doubles and reorders what passes its access port, and keeps exact books of it.
 
+use core::cell::Cell;
 use core::fmt;
 use core::str::FromStr;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -421,6 +422,10 @@ fn to_u32(share: f64) -> u32 {
 }
 
 impl<D: Device> Device for Faulty<D> {
+    fn lend<'a>(&'a self, frame: &'a Frame) -> &'a [Cell<u8>] {
+        self.inner.lend(frame)
+    }
+
     fn has(&self, port: Port) -> bool {
         self.inner.has(port)
     }

@@ -142,6 +142,8 @@ pub(crate) struct Decap {
     pub(crate) decryptor: Option<Decryptor>,
     /// Whether those are stateful. Fixed while they run.
     pub(crate) stateful: bool,
+    /// Key changes that packets of this turn wait for.
+    pub(crate) due: u16,
     pub(crate) missing: u64,
     pub(crate) held: u64,
     pub(crate) dropped: u64,
@@ -181,6 +183,8 @@ pub(crate) struct Encap {
     pub(crate) dropped: u64,
     /// Running keys. Per packet.
     pub(crate) encryptor: Option<Encryptor>,
+    /// Key changes that packets of this turn wait for.
+    pub(crate) due: u16,
 }
 
 // A packet in clear costs this many cache lines of its call, keys excluded.
@@ -250,6 +254,7 @@ impl Call {
                 dropped: 0,
                 decryptor: None,
                 stateful: false,
+                due: 0,
             },
             encap: Encap {
                 outer: OuterHeader::new(mac, call.local, call.peer),
@@ -268,6 +273,7 @@ impl Call {
                 octets: 0,
                 dropped: 0,
                 encryptor: None,
+                due: 0,
             },
             six: Six::CLOSED,
             cold: Cold {
@@ -343,6 +349,12 @@ impl Call {
     pub(crate) fn bind(&mut self, source: Ipv4Addr, mac: MacAddr) {
         self.cold.source = Some(source);
         self.encap.outer = OuterHeader::new(mac, self.decap.local, source);
+    }
+
+    /// Whether packets of it wait for their cipher.
+    #[inline]
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.decap.due > 0 || self.encap.due > 0
     }
 
     /// Copies packets to the capture ring, or stops doing so.
@@ -453,6 +465,11 @@ impl Calls {
     /// Whether there is room for one more.
     pub(crate) fn is_full(&self) -> bool {
         self.free.is_empty()
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, slot: u32) -> Option<&Call> {
+        self.slots.get(slot as usize)?.as_ref()
     }
 
     #[inline]

@@ -3,7 +3,7 @@
 use core::net::Ipv4Addr;
 
 use turnpike_protocol::gre::{Arrival, Seq};
-use turnpike_protocol::mppe::Refusal;
+use turnpike_protocol::mppe;
 use turnpike_protocol::wire::ethernet::{self, MacAddr};
 use turnpike_protocol::wire::gre;
 use turnpike_protocol::wire::ipv4;
@@ -11,13 +11,12 @@ use turnpike_protocol::wire::ppp::{self, Protocol};
 use turnpike_protocol::wire::tcp_mss::{self, Clamped};
 use turnpike_protocol::{CallId, Role, Time};
 
-use crate::api::{CallRef, CaptureSide, Direction, GARBAGE_LIMIT, Port, SourceCheck, WorkerId};
-use crate::call::{Call, Gate, NO_SLOT};
+use crate::api::{CallRef, CaptureSide, Direction, Port, SourceCheck, WorkerId};
+use crate::call::{Gate, NO_SLOT};
 use crate::ccp::{self, Answer};
-use crate::cipher::Engine;
 use crate::counters::{Reason, Total};
+use crate::decrypt;
 use crate::path::Core;
-use crate::rings::EventSender;
 use crate::routes::Target;
 use crate::to_us;
 
@@ -52,6 +51,15 @@ pub(crate) enum Verdict {
         arrival: Arrival,
         segment: Segment,
     },
+    /// An MPPE packet: `at..end` is to be decrypted, after so many key changes.
+    Decrypt {
+        slot: u32,
+        at: usize,
+        end: usize,
+        changes: u32,
+    },
+    /// A GRE payload that is to be looked at again when packets of its call have been done.
+    Wait { slot: u32, segment: Segment },
     /// A PPP frame to be sent to the peer of the call it came from.
     Answer { at: usize, len: usize, slot: u32 },
     /// The frame is dropped for this reason, and a Reset-Request with this identifier goes to the peer of its call.
@@ -129,65 +137,6 @@ pub(crate) fn may_be_inner(reason: Reason) -> bool {
     )
 }
 
-fn refused(refusal: Refusal) -> Reason {
-    match refusal {
-        Refusal::NotEncrypted => Reason::MppeNotEncrypted,
-        Refusal::Compressed => Reason::MppeCompressed,
-        Refusal::NotFlushed => Reason::MppeNotFlushed,
-        Refusal::Late => Reason::MppeLate,
-        Refusal::TooFarAhead => Reason::MppeTooFarAhead,
-        Refusal::NeedReset => Reason::MppeNeedReset,
-    }
-}
-
-/// Decrypts an MPPE packet (header and ciphertext) in place.
-#[inline]
-fn decrypt(
-    call: &mut Call,
-    engine: &mut Engine,
-    packet: &mut [u8],
-    now: Time,
-) -> Result<(), Reason> {
-    let Some(decryptor) = &mut call.decap.decryptor else {
-        return ccp::try_start(call, engine, packet);
-    };
-    let [first, second, data @ ..] = packet else {
-        return Err(Reason::MppeShort);
-    };
-    let missing = core::mem::take(&mut call.decap.mppe_missing);
-    decryptor.pass(now);
-    let cipher = decryptor
-        .open_with([*first, *second], missing, engine)
-        .map_err(refused)?;
-    engine.run(cipher, data);
-    let plausible = turnpike_protocol::mppe::plausible(data);
-    decryptor.judge(plausible);
-    if plausible {
-        call.decap.garbage = 0;
-        if call.decap.stateful {
-            ccp::in_step(call);
-        }
-        return Ok(());
-    }
-    Err(match ppp::Frame::parse_protocol(data) {
-        Ok(ppp::Frame {
-            protocol:
-                Protocol::LCP
-                | Protocol::PAP
-                | Protocol::CHAP
-                | Protocol::EAP
-                | Protocol::CCP
-                | Protocol::IPCP
-                | Protocol::IPV6CP,
-            ..
-        }) => Reason::ControlInMppe,
-        _ => {
-            call.decap.garbage = call.decap.garbage.saturating_add(1);
-            Reason::MppeGarbage
-        }
-    })
-}
-
 /// Whether a packet that came in clear passes.
 #[inline]
 fn in_clear(gate: Gate) -> Result<(), Reason> {
@@ -195,36 +144,6 @@ fn in_clear(gate: Gate) -> Result<(), Reason> {
         Gate::Plain => Ok(()),
         Gate::Closed => Err(Reason::NotYetForwarding),
         Gate::Encrypted => Err(Reason::PlainRefused),
-    }
-}
-
-/// Whether a packet that was decrypted passes.
-#[inline]
-fn encrypted(gate: Gate, call: &Call) -> Result<(), Reason> {
-    match gate {
-        // RFC 1962 §2: each direction is agreed on its own, and the peer may have agreed to this one. Otherwise these keys
-        // were offered and not taken, and a packet of its own has started them.
-        Gate::Plain
-            if call
-                .cold
-                .receive
-                .as_ref()
-                .is_some_and(|loaded| loaded.acknowledged) =>
-        {
-            Ok(())
-        }
-        Gate::Plain => Err(Reason::EncryptedRefused),
-        Gate::Closed => Err(Reason::NotYetForwarding),
-        Gate::Encrypted if call.encap.encryptor.is_some() => Ok(()),
-        Gate::Encrypted => Err(Reason::NotYetEncrypted),
-    }
-}
-
-/// Tells that the peer's key is another than ours. When the ring has no room, the next packet does.
-#[cold]
-fn garbled(call: &mut Call, events: &mut EventSender) {
-    if events.garbled(call.encap.call).is_ok() {
-        call.decap.garbage = 0;
     }
 }
 
@@ -358,6 +277,20 @@ impl Core {
         }
         let frame = ppp::Frame::parse(&bytes[start..end]).map_err(|_| Reason::PppShort)?;
         let at = start + frame.header_len;
+        if frame.protocol == Protocol::COMPRESSED
+            && let Some(changes) = decrypt::open_later(call, &bytes[at..end], now)
+        {
+            let at = at + mppe::HEADER_LEN;
+            return Ok(Verdict::Decrypt {
+                slot,
+                at,
+                end,
+                changes,
+            });
+        }
+        if call.is_waiting() {
+            return Ok(Verdict::Wait { slot, segment });
+        }
         match frame.protocol {
             Protocol::IPV4 => {
                 in_clear(call.decap.gate)?;
@@ -367,38 +300,7 @@ impl Core {
                 in_clear(call.six.gate)?;
                 self.inner6(bytes, at, end, slot, now)
             }
-            Protocol::COMPRESSED => {
-                if let Err(reason) = decrypt(call, &mut self.engine, &mut bytes[at..end], now) {
-                    if call.decap.garbage >= GARBAGE_LIMIT {
-                        garbled(call, &mut self.events);
-                    }
-                    let Some(identifier) = ccp::wanted_reset(call, now) else {
-                        return Err(reason);
-                    };
-                    call.decap.dropped += 1;
-                    return Ok(Verdict::Reset {
-                        reason,
-                        identifier,
-                        slot,
-                    });
-                }
-                let at = at + turnpike_protocol::mppe::HEADER_LEN;
-                // It parsed, or it would not have been plausible.
-                let inner =
-                    ppp::Frame::parse_protocol(&bytes[at..end]).map_err(|_| Reason::MppeGarbage)?;
-                let at = at + inner.header_len;
-                match inner.protocol {
-                    Protocol::IPV4 => {
-                        encrypted(call.decap.gate, call)?;
-                        self.inner(bytes, at, end, slot, now)
-                    }
-                    Protocol::IPV6 => {
-                        encrypted(call.six.gate, call)?;
-                        self.inner6(bytes, at, end, slot, now)
-                    }
-                    _ => Err(Reason::UnknownInMppe),
-                }
-            }
+            Protocol::COMPRESSED => self.decrypt(bytes, at, end, slot, now),
             protocol => self.control(bytes, (start, at, end), protocol, slot, now),
         }
     }
@@ -444,7 +346,7 @@ impl Core {
 
     /// An inner packet in clear.
     #[inline]
-    fn inner(
+    pub(crate) fn inner(
         &mut self,
         bytes: &mut [u8],
         at: usize,

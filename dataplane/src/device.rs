@@ -3,6 +3,7 @@
 //! A [`Device`] is everything one worker sends and receives on: all its ports and all their memory. AF_XDP is one
 //! implementation ([`crate::xsk`]), vectors are the other ([`crate::mem`]); wrappers add faults.
 
+use core::cell::Cell;
 use core::time::Duration;
 
 use arrayvec::ArrayVec;
@@ -143,6 +144,9 @@ pub trait Device {
 
     /// The octets of a frame.
     fn bytes<'a>(&'a mut self, frame: &'a mut Frame) -> &'a mut [u8];
+
+    /// The same octets as cells: those of many frames can be lent at a time.
+    fn lend<'a>(&'a self, frame: &'a Frame) -> &'a [Cell<u8>];
 
     /// Ends a turn: one wake-up per ring that needs one; takes back what has been sent.
     fn flush(&mut self);

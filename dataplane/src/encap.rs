@@ -132,8 +132,16 @@ fn finish(
     Ok(start)
 }
 
-/// Puts an inner packet `bytes[at..]` into the tunnel. Returns where the Ethernet frame begins. `at` must be at least
-/// [`ROOM`]. The packet has been checked and fits the call's MTU; `mac` is the next hop's address.
+/// An inner packet in its tunnel.
+pub(crate) struct Tunnelled {
+    /// Where the Ethernet frame begins.
+    pub(crate) start: usize,
+    /// What follows is to be encrypted, after one key change.
+    pub(crate) encrypt: Option<usize>,
+}
+
+/// Puts an inner packet `bytes[at..]` into the tunnel. `at` must be at least [`ROOM`]. The packet has been checked and fits
+/// the call's MTU; `mac` is the next hop's address.
 #[inline]
 pub(crate) fn inner(
     call: &mut Call,
@@ -141,8 +149,9 @@ pub(crate) fn inner(
     bytes: &mut [u8],
     at: usize,
     mac: MacAddr,
-) -> Result<usize, Reason> {
+) -> Result<Tunnelled, Reason> {
     let octets = (bytes.len() - at) as u64;
+    let mut encrypt = None;
     let (gate, plain_header, protocol) = match Version::of(&bytes[at..]) {
         Version::Four => (call.encap.gate, call.encap.plain_header, INNER_IPV4),
         Version::Six => (call.six.gate, call.six.plain_header, INNER_IPV6),
@@ -159,12 +168,21 @@ pub(crate) fn inner(
                 .encryptor
                 .as_mut()
                 .ok_or(Reason::NotYetEncrypted)?;
-            let sealing = encryptor.seal_with(engine);
             let at = at - 2;
             bytes[at..at + 2].copy_from_slice(&protocol);
-            engine.run(sealing.cipher, &mut bytes[at..]);
+            let header = match encryptor.seal_later() {
+                Some(header) => {
+                    encrypt = Some(at);
+                    header
+                }
+                None => {
+                    let sealing = encryptor.seal_with(engine);
+                    engine.run(sealing.cipher, &mut bytes[at..]);
+                    sealing.header
+                }
+            };
             let at = at - 2;
-            bytes[at..at + 2].copy_from_slice(&sealing.header);
+            bytes[at..at + 2].copy_from_slice(&header);
             (at, call.encap.mppe_header)
         }
     };
@@ -173,7 +191,8 @@ pub(crate) fn inner(
     bytes[ppp_at..at].copy_from_slice(&header[..len]);
     call.encap.packets += 1;
     call.encap.octets += octets;
-    wrap(call, bytes, ppp_at, mac)
+    let start = wrap(call, bytes, ppp_at, mac)?;
+    Ok(Tunnelled { start, encrypt })
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! A device over vectors: what goes in is said by the caller, what comes out waits to be taken.
 
+use core::cell::Cell;
 use core::time::Duration;
 use std::collections::VecDeque;
 
@@ -12,7 +13,7 @@ const MEMORY: u8 = 0;
 /// All ports of a worker in one memory, without a kernel. All memory is allocated by [`MemDevice::new`].
 #[derive(Debug)]
 pub struct MemDevice {
-    chunks: Box<[[u8; CHUNK]]>,
+    chunks: Box<[Cell<[u8; CHUNK]>]>,
     free: Vec<u32>,
     received: [VecDeque<Frame>; Port::ALL.len()],
     transmitted: [VecDeque<Frame>; Port::ALL.len()],
@@ -26,7 +27,7 @@ impl MemDevice {
         let count = u32::try_from(chunks).unwrap_or(u32::MAX);
         let queue = || core::array::from_fn(|_| VecDeque::with_capacity(chunks));
         Self {
-            chunks: vec![[0; CHUNK]; chunks].into_boxed_slice(),
+            chunks: (0..chunks).map(|_| Cell::new([0; CHUNK])).collect(),
             free: (0..count).rev().collect(),
             received: queue(),
             transmitted: queue(),
@@ -60,7 +61,8 @@ impl MemDevice {
         let Some(chunk) = self.free.pop() else {
             return false;
         };
-        self.chunks[chunk as usize][HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
+        self.chunks[chunk as usize].get_mut()[HEADROOM..HEADROOM + frame.len()]
+            .copy_from_slice(frame);
         self.received[port as usize].push_back(Frame::new(MEMORY, chunk, HEADROOM as u16, len));
         true
     }
@@ -124,7 +126,13 @@ impl Device for MemDevice {
 
     fn bytes<'a>(&'a mut self, frame: &'a mut Frame) -> &'a mut [u8] {
         let start = usize::from(frame.start);
-        &mut self.chunks[frame.chunk as usize][start..start + usize::from(frame.len)]
+        &mut self.chunks[frame.chunk as usize].get_mut()[start..start + usize::from(frame.len)]
+    }
+
+    fn lend<'a>(&'a self, frame: &'a Frame) -> &'a [Cell<u8>] {
+        let start = usize::from(frame.start);
+        let chunk: &Cell<[u8]> = &self.chunks[frame.chunk as usize];
+        &chunk.as_slice_of_cells()[start..start + usize::from(frame.len)]
     }
 
     fn flush(&mut self) {}

@@ -8,15 +8,15 @@ use turnpike_protocol::wire::ethernet::{self, MacAddr};
 use turnpike_protocol::wire::{ipv4, ipv6};
 use turnpike_protocol::{CallId, Time};
 
-use crate::api::{CallRef, CaptureSide, Direction, Port, PortInfo, WorkerId};
+use crate::api::{CallRef, Direction, Port, PortInfo, WorkerId};
 use crate::bucket::{Bucket, Limits};
-use crate::call::{Calls, Gate};
+use crate::burst::{Bursts, Packet};
+use crate::call::Calls;
 use crate::ccp;
 use crate::cipher::Engine;
 use crate::counters::{Counters, Reason, Total};
 use crate::decap::{UNKNOWN_SLOT, Verdict, may_be_inner};
 use crate::device::{BATCH, Batch, Device, Frame, Refused};
-use crate::encap::{self, ROOM};
 use crate::handoff::{Origin, Peers};
 use crate::locals::Locals;
 use crate::next_hops::{Hop, NextHops};
@@ -25,7 +25,7 @@ use crate::rings::{CaptureSender, EventSender};
 use crate::routes::{Routes, Target};
 use crate::routes6::Routes6;
 use crate::version::Version;
-use crate::wheel::{self, Wheel};
+use crate::wheel::Wheel;
 use crate::worker::WorkerConfig;
 
 /// ICMP errors of one kind that one worker sends: as Linux does in all (`icmp_msgs_per_sec`). Those about packets that
@@ -35,9 +35,6 @@ const ICMP_LIMITS: Limits = Limits {
     burst: 50,
     interval_ns: 1_000_000,
 };
-
-/// Acknowledgements sent in one turn, so that they never fill a transmit ring by themselves; the rest is due at once.
-const ACKS_AT_ONCE: usize = 256;
 
 /// With fewer calls than this, their hot parts stay in a core's own cache (some 300 octets each).
 const CALLS_IN_CACHE: usize = 1024;
@@ -155,6 +152,7 @@ impl Arrival {
 pub(crate) struct Path<D> {
     pub(crate) core: Core,
     pub(crate) peers: Peers,
+    pub(crate) bursts: Bursts,
     pub(crate) device: D,
 }
 
@@ -166,7 +164,7 @@ impl<D: Device> Path<D> {
     }
 
     #[inline]
-    fn transmit(&mut self, port: Port, frame: Frame) {
+    pub(crate) fn transmit(&mut self, port: Port, frame: Frame) {
         let octets = frame.len() as u64;
         match self.device.transmit(port, frame) {
             Ok(()) => self.core.counters.add_transmitted(port, 1, octets),
@@ -277,6 +275,26 @@ impl<D: Device> Path<D> {
                     self.drop(frame, Reason::NoHeadroom);
                 }
             }
+            Verdict::Decrypt {
+                slot,
+                at,
+                end,
+                changes,
+            } => {
+                let packet = Packet {
+                    frame,
+                    slot,
+                    direction: Direction::Receive,
+                    at,
+                    end,
+                    start: 0,
+                };
+                self.defer(packet, changes, now);
+            }
+            Verdict::Wait { slot, segment } => {
+                self.flush(now);
+                self.deliver(frame, segment, slot, now);
+            }
             Verdict::Reorder {
                 slot,
                 seq,
@@ -338,172 +356,6 @@ impl<D: Device> Path<D> {
             self.device.release(frame);
         } else {
             self.drop(frame, Reason::HandoffFull);
-        }
-    }
-
-    /// Puts an inner packet, which fills the frame and fits the tunnel, into its call.
-    #[inline]
-    pub(crate) fn encap(&mut self, mut frame: Frame, slot: u32, now: Time) {
-        if !frame.grow_front(ROOM) {
-            return self.drop(frame, Reason::NoHeadroom);
-        }
-        let Some(call) = self.core.calls.get_mut(slot) else {
-            return self.drop(frame, Reason::NoRoute);
-        };
-        let bytes = self.device.bytes(&mut frame);
-        if call.encap.capture {
-            self.core.captured.push(
-                &self.core.counters,
-                call.encap.call,
-                now,
-                CaptureSide::Inner,
-                Direction::Transmit,
-                &bytes[ROOM..],
-            );
-        }
-        let result = match self.core.hops.mac(call.encap.hop) {
-            Some(mac) => encap::inner(call, &mut self.core.engine, bytes, ROOM, mac),
-            None => Err(Reason::NoNeighbour),
-        };
-        match result {
-            Ok(start) => {
-                self.core.counters.add(Total::Encapsulated, 1);
-                self.send_outer(frame, start, slot, now);
-            }
-            Err(reason) => {
-                call.encap.dropped += 1;
-                self.drop(frame, reason);
-            }
-        }
-    }
-
-    /// Sends a GRE packet of a call: an Ethernet frame that begins at `start`.
-    #[inline]
-    fn send_outer(&mut self, mut frame: Frame, start: usize, slot: u32, now: Time) {
-        if !frame.cut_front(start) {
-            return self.drop(frame, Reason::NoHeadroom);
-        }
-        if let Some(call) = self.core.calls.get_mut(slot)
-            && call.encap.capture
-        {
-            self.core.captured.push(
-                &self.core.counters,
-                call.encap.call,
-                now,
-                CaptureSide::Outer,
-                Direction::Transmit,
-                self.device.bytes(&mut frame),
-            );
-        }
-        self.transmit(Port::Access, frame);
-    }
-
-    /// Sends a PPP frame, which fills the frame, to the peer of a call.
-    fn send_ppp(&mut self, mut frame: Frame, slot: u32, now: Time) {
-        if !frame.grow_front(ROOM) {
-            return self.drop(frame, Reason::NoHeadroom);
-        }
-        let Some(call) = self.core.calls.get_mut(slot) else {
-            return self.drop(frame, Reason::UnknownCall);
-        };
-        let bytes = self.device.bytes(&mut frame);
-        let result = match self.core.hops.mac(call.encap.hop) {
-            Some(mac) => encap::wrap(call, bytes, ROOM, mac),
-            None => Err(Reason::NoNeighbour),
-        };
-        match result {
-            Ok(start) => {
-                self.send_outer(frame, start, slot, now);
-            }
-            Err(reason) => {
-                call.encap.dropped += 1;
-                self.drop(frame, reason);
-            }
-        }
-    }
-
-    /// Sends a control frame of the control plane's.
-    pub(crate) fn send_control(&mut self, slot: u32, octets: &[u8], now: Time) {
-        self.core.counters.add(Total::FramesSent, 1);
-        let Some(mut frame) = self.device.allocate(Port::Access) else {
-            return self.core.counters.dropped(Reason::NoMemory);
-        };
-        if !frame.set_len(octets.len()) {
-            return self.drop(frame, Reason::FrameTooLong);
-        }
-        self.device.bytes(&mut frame).copy_from_slice(octets);
-        self.send_ppp(frame, slot, now);
-        // Keys start after the frame that they start with; one that got no further is like one that the network lost.
-        if let Some(call) = self.core.calls.get_mut(slot) {
-            ccp::sent_frame(call, octets);
-        }
-    }
-
-    /// Sends an inner packet of the control plane's.
-    pub(crate) fn send_inner(&mut self, slot: u32, packet: &[u8], now: Time) {
-        self.core.counters.add(Total::InnerSent, 1);
-        let Some(mut frame) = self.device.allocate(Port::Access) else {
-            return self.core.counters.dropped(Reason::NoMemory);
-        };
-        let Some(call) = self.core.calls.get_mut(slot) else {
-            return self.drop(frame, Reason::UnknownCall);
-        };
-        // A call that may not carry data has no MTU either.
-        let (gate, mtu) = match Version::of(packet) {
-            Version::Four => (call.encap.gate, call.encap.mtu),
-            Version::Six => (call.six.gate, call.six.mtu),
-        };
-        let refused = match gate {
-            Gate::Closed => Some(Reason::NotYetForwarding),
-            _ if packet.len() > usize::from(mtu) => Some(Reason::TooBig),
-            _ => None,
-        };
-        if let Some(reason) = refused {
-            call.encap.dropped += 1;
-            return self.drop(frame, reason);
-        }
-        if packet.is_empty() || !frame.set_len(packet.len()) {
-            return self.drop(frame, Reason::InnerHeader);
-        }
-        self.device.bytes(&mut frame).copy_from_slice(packet);
-        self.encap(frame, slot, now);
-    }
-
-    /// Sends what calls are owed.
-    pub(crate) fn send_acks(&mut self, now: Time) {
-        for _ in 0..ACKS_AT_ONCE {
-            let Some(slot) = self.core.acks.expire(now) else {
-                return;
-            };
-            let Some(call) = self.core.calls.get_mut(slot) else {
-                continue;
-            };
-            // Data may have carried it meanwhile, and more may have come since.
-            match call.decap.receiver.ack_due() {
-                None => continue,
-                Some(due) if wheel::is_later(due, now) => {
-                    self.core.acks.insert(slot, due);
-                    continue;
-                }
-                Some(_) => {}
-            }
-            self.core.counters.add(Total::AcksSent, 1);
-            let Some(mac) = self.core.hops.mac(call.encap.hop) else {
-                // The next packet from the peer asks again.
-                let _ = call.decap.receiver.ack_to_send();
-                self.core.counters.dropped(Reason::NoNeighbour);
-                continue;
-            };
-            let Some(mut frame) = self.device.allocate(Port::Access) else {
-                let _ = call.decap.receiver.ack_to_send();
-                self.core.counters.dropped(Reason::NoMemory);
-                continue;
-            };
-            let grown = frame.grow_front(ROOM);
-            match encap::acknowledge(call, self.device.bytes(&mut frame), mac) {
-                Some(Ok(start)) if grown => self.send_outer(frame, start, slot, now),
-                _ => self.drop(frame, Reason::NoHeadroom),
-            }
         }
     }
 

@@ -245,16 +245,11 @@ impl<D: Device> Path<D> {
     }
 
     /// A packet whose turn it is.
-    fn deliver(&mut self, mut frame: Frame, segment: Segment, slot: u32, now: Time) {
+    pub(crate) fn deliver(&mut self, mut frame: Frame, segment: Segment, slot: u32, now: Time) {
         let bytes = self.device.bytes(&mut frame);
         match self.core.deliver(bytes, segment, slot, now) {
             Ok(verdict) => self.carry_out(frame, verdict, Arrival::port(Port::Access), now),
-            Err(reason) => {
-                if let Some(call) = self.core.calls.get_mut(slot) {
-                    call.decap.dropped += 1;
-                }
-                self.drop(frame, reason);
-            }
+            Err(reason) => self.refuse_received(frame, slot, reason),
         }
     }
 
@@ -301,6 +296,8 @@ impl<D: Device> Path<D> {
             let count = self.release(slot, None, now);
             self.core.counters.add(Total::ReorderFlushed, count);
         }
+        // Its keys may go now.
+        self.flush(now);
     }
 
     /// The same for all calls: the worker ends, and every chunk must be the device's again.

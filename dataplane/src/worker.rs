@@ -12,6 +12,7 @@ use turnpike_protocol::wire::ethernet::MacAddr;
 use turnpike_protocol::{Role, Time};
 
 use crate::api::{Command, Datagram, Owners, Port, PortInfo, SourceCheck, WorkerId};
+use crate::burst::Bursts;
 use crate::commands;
 use crate::counters::{Counters, Total};
 use crate::device::{BATCH, Batch, Device};
@@ -97,6 +98,7 @@ impl<D: Device> Worker<D> {
             path: Path {
                 core: Core::new(config, end.events, end.captured, end.counters),
                 peers: end.peers,
+                bursts: Bursts::new(),
                 device,
             },
             commands: end.commands,
@@ -157,6 +159,7 @@ impl<D: Device> Worker<D> {
         if self.stopped {
             self.path.release_everything(now);
         }
+        self.path.flush(now);
         self.path.send_acks(now);
         self.finish();
         let busy = taken || datagrams > 0 || executed > 0;
@@ -216,7 +219,10 @@ impl<D: Device> Worker<D> {
                 break;
             }
             executed += 1;
-            if !self.path.execute(command, now) {
+            let goes_on = self.path.execute(command, now);
+            // What it sends must not wait for the next, which may end its call.
+            self.path.flush(now);
+            if !goes_on {
                 self.stopped = true;
                 break;
             }

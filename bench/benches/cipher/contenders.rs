@@ -1,5 +1,7 @@
 //! Who does MPPE with 128-bit keys, each for its own sessions with its own packets.
 
+use core::cell::Cell;
+
 use rc4::{KeyInit, Rc4, StreamCipher};
 use sha1::{Digest, Sha1};
 use turnpike_dataplane::cipher::{Engine, Link, Packet};
@@ -124,14 +126,14 @@ impl Contender for Together {
 
     fn crypt(&mut self, lens: &Lens) {
         let mut packets = self.0.keys.iter().zip(&mut self.0.packets).zip(lens);
-        let mut packets: [Packet<'_>; SESSIONS] = core::array::from_fn(|_| {
+        let packets: [Packet<'_>; SESSIONS] = core::array::from_fn(|_| {
             let (((_, key), packet), &len) = packets.next().expect("as many as sessions");
             Packet {
                 key,
-                octets: &mut packet[..len],
+                octets: Cell::from_mut(&mut packet[..len]).as_slice_of_cells(),
             }
         });
-        self.0.engine.run_all(&mut packets);
+        self.0.engine.run_all(&packets);
     }
 
     fn whole(&mut self, lens: &Lens) {

@@ -54,8 +54,9 @@ impl Task {
 /// Does tasks in the order that is cheapest. What they leave behind in the arena is cleaned.
 ///
 /// # Safety
-/// Keys of tasks must be valid, and so must their octets for loads and stores. These may be the task's own key, but must
-/// not overlap with anything else here. There may be [`WINDOW`] tasks.
+/// Keys of tasks must be valid, and so must their octets for loads and stores, to which nobody else may have more than cells.
+/// These may be the task's own key, but must not overlap with the arena or with other keys; those of several tasks become
+/// rubbish where they overlap. There may be [`WINDOW`] tasks.
 pub(super) unsafe fn run(plan: &Plan, arena: &mut Arena, tasks: &mut [Task]) {
     if !tasks.is_sorted_by_key(|task| Reverse(task.len)) {
         tasks.sort_unstable_by_key(|task| Reverse(task.len));

@@ -25,6 +25,8 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod tied;
 
+use core::cell::Cell;
+
 use turnpike_protocol::mppe::{Changer, Cipher, SessionKey, StartKey};
 use zeroize::Zeroize;
 
@@ -53,8 +55,9 @@ pub struct Link<'a> {
 pub struct Packet<'a> {
     /// Its key.
     pub key: &'a SessionKey,
-    /// Inner protocol and payload, encrypted or decrypted in place.
-    pub octets: &'a mut [u8],
+    /// Inner protocol and payload, encrypted or decrypted in place. Cells, as the octets of many frames can be lent at a time
+    /// so; those of different packets should not overlap, or they become rubbish.
+    pub octets: &'a [Cell<u8>],
 }
 
 /// Names of kernels, for people.
@@ -116,19 +119,20 @@ impl Engine {
     }
 
     /// Encrypts or decrypts packets in place, of any number and any lengths. They are worked on in no particular order.
-    pub fn run_all(&mut self, packets: &mut [Packet<'_>]) {
-        for packets in packets.chunks_mut(WINDOW) {
+    pub fn run_all(&mut self, packets: &[Packet<'_>]) {
+        for packets in packets.chunks(WINDOW) {
             let mut tasks = [Task::NOTHING; WINDOW];
             let tasks = &mut tasks[..packets.len()];
-            for ((packet, key), task) in packets.iter_mut().zip(&mut self.keys.0).zip(&mut *tasks) {
+            for ((packet, key), task) in packets.iter().zip(&mut self.keys.0).zip(&mut *tasks) {
                 *key = twice(packet.key.bytes());
                 *task = Task {
                     key,
-                    data: packet.octets.as_mut_ptr(),
+                    data: packet.octets.as_ptr().cast_mut().cast(),
                     len: packet.octets.len(),
                 };
             }
-            // SAFETY: keys are this engine's, and packets are borrowed exclusively. There are at most `WINDOW`.
+            // SAFETY: keys are this engine's. Cells may be written, and are lent to this thread alone; should those of several
+            // packets overlap, they are loaded and stored by raw pointers only. There are at most `WINDOW`.
             unsafe { batch::run(&self.choice.plan, &mut self.arena, tasks) };
             self.keys.clean(packets.len());
         }

@@ -13,6 +13,7 @@ mod socket;
 pub(crate) mod sys;
 mod umem;
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -384,6 +385,10 @@ impl Device for Xsk {
 
     fn bytes<'a>(&'a mut self, frame: &'a mut Frame) -> &'a mut [u8] {
         self.memories[usize::from(frame.memory)].bytes(frame)
+    }
+
+    fn lend<'a>(&'a self, frame: &'a Frame) -> &'a [Cell<u8>] {
+        self.memories[usize::from(frame.memory)].lend(frame)
     }
 
     fn flush(&mut self) {

@@ -1,7 +1,9 @@
 //! Packet memory: chunks that the kernel fills and sends from, and the list of those that are free.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::ptr::NonNull;
 
 use super::sys::{self, Mapping};
 use crate::device::{CHUNK, Frame};
@@ -75,22 +77,35 @@ impl Umem {
 
     /// The octets of a frame.
     pub(super) fn bytes(&mut self, frame: &Frame) -> &mut [u8] {
+        let (start, len) = self.range(frame);
+        // SAFETY: the range lies inside the mapping. The kernel neither reads nor writes the chunk: it is named by a
+        // `Frame`, so it is in no ring. No other slice of it exists: this one borrows the whole memory.
+        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len) }
+    }
+
+    /// The octets of a frame as cells, so that those of many frames can be lent at a time.
+    pub(super) fn lend(&self, frame: &Frame) -> &[Cell<u8>] {
+        let (start, len) = self.range(frame);
+        // SAFETY: as above, but that there may be other slices of these octets: of cells too, as what is not cells
+        // borrows the whole memory exclusively. This memory is used by one thread: a `Mapping` cannot be shared.
+        unsafe { std::slice::from_raw_parts(start.as_ptr().cast(), len) }
+    }
+
+    /// Where the octets of a frame are: inside the mapping.
+    fn range(&self, frame: &Frame) -> (NonNull<u8>, usize) {
         let start = usize::from(frame.start);
         let len = usize::from(frame.len);
         assert!(
             frame.chunk < self.chunks && start + len <= CHUNK,
             "a frame of another memory"
         );
-        // SAFETY: the range lies inside the mapping (just checked, and `chunks * CHUNK <= mapping.len()`). The kernel
-        // neither reads nor writes the chunk: it is named by a `Frame`, so it is in no ring. No other slice of it
-        // exists: this one borrows the whole memory.
-        unsafe {
-            let start = self
-                .mapping
+        // SAFETY: just checked, and `chunks * CHUNK <= mapping.len()`.
+        let start = unsafe {
+            self.mapping
                 .start()
-                .add(frame.chunk as usize * CHUNK + start);
-            std::slice::from_raw_parts_mut(start.as_ptr(), len)
-        }
+                .add(frame.chunk as usize * CHUNK + start)
+        };
+        (start, len)
     }
 }
 

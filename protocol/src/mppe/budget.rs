@@ -5,7 +5,7 @@ use crate::Time;
 /// Key changes that one packet may cost at most: one turn of the coherency count, about 2 ms.
 pub(super) const PER_PACKET: u64 = super::COUNTS;
 /// Key changes that each packet adds to the credit. A flood of forged packets thus costs no more than genuine ones do.
-const EARNED_BY_PACKET: u64 = 8;
+pub(super) const EARNED_BY_PACKET: u64 = 8;
 /// Time earns one key change in as many nanoseconds as two to the power of this: some 15,000 a second, about 7 ms of
 /// work. A slow call thus hears again soon, even if forgeries have used up all credit.
 const EARNED_BY_TIME_SHIFT: u32 = 16;

@@ -2,7 +2,7 @@
 
 use super::budget::Budget;
 use super::cipher::Cipher;
-use super::keys::{Changer, Link, Reference};
+use super::keys::{Chain, Changer, Link, Reference, SessionKey};
 use super::stateful::{Outcome, Running};
 use super::stateless::Ahead;
 use super::{COMPRESSION, COUNTS, Dialect, ENCRYPTED, FLUSHED, HEADER_LEN, Mode, StartKey};
@@ -133,6 +133,45 @@ impl Decryptor {
                 self.numbers,
                 changer,
             ),
+        }
+    }
+
+    /// Opens a packet with stateless keys as [`open`](Self::open) does, but leaves its key changes to the caller: the key of
+    /// [`chain`](Self::chain) has to be changed so many times, [`follow`](Self::follow) be told of each, and the last is the
+    /// packet's. Several packets may be opened before any change is made, which are then made one packet after the other, and
+    /// before anything else is asked of this.
+    ///
+    /// None, and nothing done, where it is not as simple as that (stateful keys, a packet that is refused or far away): once
+    /// all changes due have been made, `open` knows what to do.
+    pub fn open_later(&mut self, header: [u8; HEADER_LEN], missing: u32) -> Option<u32> {
+        let State::Stateless(ahead) = &mut self.state else {
+            return None;
+        };
+        if header[0] & (ENCRYPTED | COMPRESSION | FLUSHED) != ENCRYPTED | FLUSHED {
+            return None;
+        }
+        let gap = self.numbers + u64::from(missing);
+        let count = u64::from(u16::from_be_bytes([header[0] & 0x0f, header[1]]));
+        let changes = ahead.open_later(&self.link, &mut self.budget, count, gap)?;
+        self.numbers = gap + 1;
+        Some(changes)
+    }
+
+    /// Where stateless keys are, for the changes that [`open_later`](Self::open_later) asks for. None with stateful keys.
+    pub fn chain(&self) -> Option<Chain<'_>> {
+        match &self.state {
+            State::Stateless(ahead) => Some(Chain {
+                start: &self.start,
+                key: &ahead.link.key,
+            }),
+            State::Stateful(_) => None,
+        }
+    }
+
+    /// The next key of the [`chain`](Self::chain).
+    pub fn follow(&mut self, key: &SessionKey) {
+        if let State::Stateless(ahead) = &mut self.state {
+            ahead.link.key.clone_from(key);
         }
     }
 

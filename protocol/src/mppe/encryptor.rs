@@ -1,7 +1,7 @@
 //! The sending half of a direction.
 
 use super::cipher::{Cipher, Rc4State};
-use super::keys::{Changer, Link, Reference};
+use super::keys::{Chain, Changer, Link, Reference, SessionKey};
 use super::{COUNTS, Dialect, ENCRYPTED, FLAG_INTERVAL, FLUSHED, HEADER_LEN, Mode, StartKey};
 
 /// Keys and coherency count of the direction we send in. Never printed.
@@ -103,12 +103,40 @@ impl Encryptor {
                 (flushed, Cipher::Running(&mut running.tables))
             }
         };
-        let [high, low] = ((index % COUNTS) as u16).to_be_bytes();
-        let bits = ENCRYPTED | if flushed { FLUSHED } else { 0 };
         Sealing {
-            header: [high | bits, low],
+            header: header(index, flushed),
             cipher,
         }
+    }
+
+    /// Takes the next coherency count as [`seal`](Self::seal) does and returns the packet's header, but leaves the key change
+    /// to the caller: the key of [`chain`](Self::chain) has to be changed once, [`follow`](Self::follow) be told, and that is
+    /// the packet's. Several packets may be sealed before any change is made, which are then made one packet after the other,
+    /// and before anything else is asked of this. None, and nothing done, with stateful keys.
+    pub fn seal_later(&mut self) -> Option<[u8; HEADER_LEN]> {
+        let State::Stateless = self.state else {
+            return None;
+        };
+        let index = self.sealed;
+        self.sealed += 1;
+        self.link.changes += 1;
+        Some(header(index, true))
+    }
+
+    /// Where stateless keys are, for the changes that [`seal_later`](Self::seal_later) asks for. None with stateful keys.
+    pub fn chain(&self) -> Option<Chain<'_>> {
+        match self.state {
+            State::Stateless => Some(Chain {
+                start: &self.start,
+                key: &self.link.key,
+            }),
+            State::Stateful(_) => None,
+        }
+    }
+
+    /// The next key of the [`chain`](Self::chain).
+    pub fn follow(&mut self, key: &SessionKey) {
+        self.link.key.clone_from(key);
     }
 
     /// The peer sent a CCP Reset-Request. Several before the next packet count as one; one with the identifier of the
@@ -183,6 +211,13 @@ impl Encryptor {
             State::Stateful(running) => running.dialect,
         }
     }
+}
+
+/// The header of the packet with this number.
+fn header(index: u64, flushed: bool) -> [u8; HEADER_LEN] {
+    let [high, low] = ((index % COUNTS) as u16).to_be_bytes();
+    let bits = ENCRYPTED | if flushed { FLUSHED } else { 0 };
+    [high | bits, low]
 }
 
 impl Running {

@@ -147,6 +147,15 @@ impl SessionKey {
     }
 }
 
+/// Where a direction's keys are, for key changes that its caller makes: many chains can be gone along together.
+#[derive(Clone, Copy)]
+pub struct Chain<'a> {
+    /// The start key.
+    pub start: &'a StartKey,
+    /// The last key so far.
+    pub key: &'a SessionKey,
+}
+
 /// Who carries out key changes. They take half of the time of a short stateless packet, so a worker has a faster way
 /// than the reference.
 pub trait Changer {

@@ -23,7 +23,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 pub use cipher::{Cipher, Rc4State};
 pub use decryptor::{Decryptor, Refusal};
 pub use encryptor::{Encryptor, Sealing};
-pub use keys::{Changer, SessionKey};
+pub use keys::{Chain, Changer, SessionKey};
 use likeness::Likeness;
 pub use policy::{Allowed, Policy, Stateful};
 pub use stateful::Search;

@@ -6,6 +6,9 @@ use super::decryptor::{Refusal, lost};
 use super::keys::{Changer, Link};
 use super::{COUNTS, StartKey};
 
+/// Key changes that the caller makes for a packet at most. A packet earns as many, so they are always there to be spent.
+const MOST_LATER: u64 = super::budget::EARNED_BY_PACKET;
+
 /// How far the chain was followed without knowing yet whether that was right.
 pub(super) struct Ahead {
     /// At or after the decryptor's link; kept also when the guess was wrong, so that the work need not be done twice.
@@ -21,6 +24,16 @@ pub(super) struct Ahead {
     trial: Option<Place>,
     /// How many guesses failed, modulo 4; see [`lost`].
     doubt: u8,
+}
+
+/// Where the key of a packet is thought to be.
+struct Guess {
+    /// Key changes up to there.
+    changes: u64,
+    /// As in [`Ahead`].
+    sure: bool,
+    /// It continues the trial.
+    tried: bool,
 }
 
 /// A packet's place: the key changes up to its key, and the decryptor's GRE numbers just after it.
@@ -45,6 +58,63 @@ impl Ahead {
         }
     }
 
+    /// Where the key of a packet is. None: it is late.
+    fn guess(&self, settled: &Link, count: u64, gap: u64) -> Option<Guess> {
+        // RFC 3078 §7.1: packet 0 uses the key after one change, so the next count is the number of changes so far.
+        let tried = self.trial.and_then(|trial| {
+            Some(trial.changes + lost(trial.changes, count, gap - trial.numbers, 0)? + 1)
+        });
+        if let Some(changes) = tried {
+            return Some(Guess {
+                changes,
+                sure: true,
+                tried: true,
+            });
+        }
+        let lost = lost(settled.changes, count, gap, self.doubt)?;
+        Some(Guess {
+            changes: settled.changes + lost + 1,
+            sure: lost <= gap && gap < COUNTS,
+            tried: false,
+        })
+    }
+
+    /// A packet is to be opened where it was guessed to be.
+    fn go(&mut self, guess: &Guess) {
+        if !guess.tried {
+            self.trial = None;
+        }
+        self.sure = guess.sure;
+    }
+
+    /// How many key changes lead to the key of a packet. They are counted as made. None, and nothing done, where these are
+    /// none or many, or the way does not lead on from the packet before.
+    pub(super) fn open_later(
+        &mut self,
+        settled: &Link,
+        budget: &mut Budget,
+        count: u64,
+        gap: u64,
+    ) -> Option<u32> {
+        let guess = self.guess(settled, count, gap)?;
+        let needed = guess.changes.checked_sub(self.link.changes)?;
+        if !(1..=MOST_LATER).contains(&needed) {
+            return None;
+        }
+        self.go(&guess);
+        budget.packet();
+        let taken = budget.take(needed);
+        debug_assert_eq!(taken, needed, "a packet has just earned as many");
+        self.link.changes = guess.changes;
+        self.pending += 1;
+        self.opened = Place {
+            changes: guess.changes,
+            numbers: gap + 1,
+        };
+        // It is small.
+        Some(needed as u32)
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the decryptor's own parts")]
     pub(super) fn open(
         &mut self,
@@ -56,22 +126,9 @@ impl Ahead {
         numbers: u64,
         changer: &mut impl Changer,
     ) -> Result<Cipher<'static>, Refusal> {
-        // RFC 3078 §7.1: packet 0 uses the key after one change, so the next count is the number of changes so far.
-        let tried = self.trial.and_then(|trial| {
-            Some(trial.changes + lost(trial.changes, count, gap - trial.numbers, 0)? + 1)
-        });
-        let changes = match tried {
-            Some(changes) => {
-                self.sure = true;
-                changes
-            }
-            None => {
-                let lost = lost(settled.changes, count, gap, self.doubt).ok_or(Refusal::Late)?;
-                self.trial = None;
-                self.sure = lost <= gap && gap < COUNTS;
-                settled.changes + lost + 1
-            }
-        };
+        let guess = self.guess(settled, count, gap).ok_or(Refusal::Late)?;
+        self.go(&guess);
+        let changes = guess.changes;
         if self.link.changes > changes {
             self.link = settled.clone();
         }
