@@ -18,8 +18,12 @@ use crate::counters::Reason;
 use crate::device::{Device, Frame};
 use crate::path::{Arrival, Core, Path};
 
-/// Packets that wait at most; then they are done, and the turn goes on.
+/// Room for packets in each direction.
 const PACKETS: usize = 128;
+
+/// Packets that wait at most in each direction; then they are done, and the turn goes on. Few where there are assertions, so
+/// that it comes to that in tests.
+const FULL: usize = if cfg!(debug_assertions) { 24 } else { PACKETS };
 
 /// Key changes that wait at most.
 const STEPS: usize = 2 * PACKETS;
@@ -59,7 +63,8 @@ struct Step {
 /// Packets that wait, and the key changes they wait for.
 #[derive(Default)]
 pub(crate) struct Burst {
-    packets: ArrayVec<Waiting, PACKETS>,
+    received: ArrayVec<Waiting, PACKETS>,
+    transmitted: ArrayVec<Waiting, PACKETS>,
     steps: ArrayVec<Step, STEPS>,
 }
 
@@ -104,12 +109,25 @@ impl Step {
 }
 
 impl Burst {
+    #[inline]
+    fn packets(&mut self, direction: Direction) -> &mut ArrayVec<Waiting, PACKETS> {
+        match direction {
+            Direction::Receive => &mut self.received,
+            Direction::Transmit => &mut self.transmitted,
+        }
+    }
+
     /// Makes all key changes; then every packet has its key.
     fn change_keys(&mut self, calls: &mut Calls, engine: &mut Engine) {
         if !self.steps.is_sorted_by_key(|step| step.round) {
             self.steps.sort_unstable_by_key(|step| step.round);
         }
-        for round in self.steps.chunk_by(|one, other| one.round == other.round) {
+        let Self {
+            received,
+            transmitted,
+            steps,
+        } = self;
+        for round in steps.chunk_by(|one, other| one.round == other.round) {
             for steps in round.chunks(TOGETHER) {
                 let mut keys = ArrayVec::<SessionKey, TOGETHER>::new();
                 for step in steps {
@@ -134,7 +152,11 @@ impl Burst {
                 for (step, key) in steps.iter().zip(keys) {
                     step.follow(calls, &key);
                     if let Some(packet) = step.packet {
-                        self.packets[usize::from(packet)].key = Some(key);
+                        let packets = match step.direction {
+                            Direction::Receive => &mut *received,
+                            Direction::Transmit => &mut *transmitted,
+                        };
+                        packets[usize::from(packet)].key = Some(key);
                     }
                 }
             }
@@ -143,9 +165,10 @@ impl Burst {
 
     /// Encrypts and decrypts.
     fn crypt<D: Device>(&self, engine: &mut Engine, device: &D) {
-        let packets: ArrayVec<cipher::Packet<'_>, PACKETS> = self
-            .packets
+        let packets: ArrayVec<cipher::Packet<'_>, { 2 * PACKETS }> = self
+            .received
             .iter()
+            .chain(&self.transmitted)
             .filter_map(|Waiting { packet, key }| {
                 Some(cipher::Packet {
                     key: key.as_ref()?,
@@ -174,20 +197,31 @@ impl Bursts {
 }
 
 impl<D: Device> Path<D> {
-    /// A packet waits for its cipher, and before that for so many key changes, the last of which leads to its key.
+    /// Makes room for a packet. One that is to leave needs it before it gets its number, as what is done now may follow
+    /// into the same call.
     #[inline]
-    pub(crate) fn defer(&mut self, packet: Packet, changes: u32, now: Time) {
-        let burst = &self.bursts.filling;
-        if burst.packets.is_full() || burst.steps.remaining_capacity() < changes as usize {
+    pub(crate) fn make_room(&mut self, direction: Direction, changes: u32, now: Time) {
+        loop {
+            let burst = &mut self.bursts.filling;
+            let full = burst.packets(direction).len() >= FULL;
+            if !full && burst.steps.remaining_capacity() >= changes as usize {
+                return;
+            }
             self.flush_once(now);
         }
+    }
+
+    /// A packet waits for its cipher, and before that for so many key changes, the last of which leads to its key. There must
+    /// be room for it.
+    #[inline]
+    pub(crate) fn defer(&mut self, packet: Packet, changes: u32) {
         let burst = &mut *self.bursts.filling;
         let Some(call) = self.core.calls.get_mut(packet.slot) else {
             return self.drop(packet.frame, Reason::UnknownCall);
         };
         let due = due(call, packet.direction);
         // There are never more than `PACKETS`.
-        let number = burst.packets.len() as u16;
+        let number = burst.packets(packet.direction).len() as u16;
         for left in (0..changes).rev() {
             burst.steps.push(Step {
                 slot: packet.slot,
@@ -197,14 +231,15 @@ impl<D: Device> Path<D> {
             });
             *due += 1;
         }
-        burst.packets.push(Waiting { packet, key: None });
+        let packets = burst.packets(packet.direction);
+        packets.push(Waiting { packet, key: None });
     }
 
     /// Does all packets that wait.
     #[inline]
     pub(crate) fn flush(&mut self, now: Time) {
         // Those that were decrypted may have to be encrypted for another call.
-        while !self.bursts.filling.packets.is_empty() {
+        while !self.bursts.filling.steps.is_empty() {
             self.flush_once(now);
         }
     }
@@ -224,16 +259,20 @@ impl<D: Device> Path<D> {
                 *due(call, step.direction) = 0;
             }
         }
-        for Waiting { packet, key } in burst.packets.drain(..) {
-            if key.is_none() {
-                self.drop(packet.frame, Reason::MppeNoKeys);
-                continue;
+        // What leaves goes first: what comes may follow it into the same call, with the next number.
+        for Waiting { packet, key } in burst.transmitted.drain(..) {
+            let Packet {
+                frame, slot, start, ..
+            } = packet;
+            match key {
+                Some(_) => self.send_outer(frame, start, slot, now),
+                None => self.drop(frame, Reason::NotYetEncrypted),
             }
-            match packet.direction {
-                Direction::Receive => self.opened(packet, now),
-                Direction::Transmit => {
-                    self.send_outer(packet.frame, packet.start, packet.slot, now);
-                }
+        }
+        for Waiting { packet, key } in burst.received.drain(..) {
+            match key {
+                Some(_) => self.opened(packet, now),
+                None => self.drop(packet.frame, Reason::MppeNoKeys),
             }
         }
         self.bursts.idle.push(burst);

@@ -289,7 +289,8 @@ impl<D: Device> Path<D> {
                     end,
                     start: 0,
                 };
-                self.defer(packet, changes, now);
+                self.make_room(Direction::Receive, changes, now);
+                self.defer(packet, changes);
             }
             Verdict::Wait { slot, segment } => {
                 self.flush(now);

@@ -23,6 +23,7 @@ impl<D: Device> Path<D> {
         if !frame.grow_front(ROOM) {
             return self.drop(frame, Reason::NoHeadroom);
         }
+        self.make_room(Direction::Transmit, 1, now);
         let Some(call) = self.core.calls.get_mut(slot) else {
             return self.drop(frame, Reason::NoRoute);
         };
@@ -54,7 +55,7 @@ impl<D: Device> Path<D> {
                             start,
                             frame,
                         };
-                        self.defer(packet, 1, now);
+                        self.defer(packet, 1);
                     }
                     None => self.send_outer(frame, start, slot, now),
                 }

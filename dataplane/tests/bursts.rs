@@ -1,6 +1,8 @@
 //! Packets that come in one turn fare like packets that come one by one: the cipher works on them together, and nothing else
 //! changes.
 
+#![allow(clippy::unwrap_used, reason = "a test says where it cannot go on")]
+
 mod rig;
 
 use core::net::Ipv4Addr;
@@ -9,7 +11,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use rig::*;
 use turnpike_dataplane::api::{
-    CallCounters, CallRef, Command, Direction, Encryption, Event, Forward, Port,
+    CallCounters, CallRef, Command, Direction, Encryption, Event, Forward, FrameBytes, Port,
 };
 use turnpike_dataplane::counters::Total;
 use turnpike_dataplane::mem::MemDevice;
@@ -442,4 +444,40 @@ proptest! {
         let alone = run(reordering, &groups, 1);
         prop_assert_eq!(together, alone);
     }
+}
+
+#[test]
+fn what_a_call_holds_is_decrypted_before_it_ends() {
+    let mut pair = Pair::up_reordering(Encryption::Required, Reordering::default());
+    let packets: Vec<_> = (1..=4).map(|size| udp(INNER, INTERNET, size)).collect();
+    let frames = packets.iter().map(|packet| from_linux(packet));
+    pair.client.receive(Port::Host, frames);
+    let mut frames = pair.client.sent(Port::Access);
+    frames.remove(0);
+    pair.server.receive(Port::Access, frames);
+    assert!(pair.server.sent(Port::Host).is_empty());
+    assert_eq!(pair.server.total(Total::Held), 3);
+    pair.server.tell(Command::Close { call: AT_SERVER });
+    pair.server.turn();
+    assert_eq!(inner_of(pair.server.sent(Port::Host)), packets[1..]);
+    let Some(Event::Closed { counters, .. }) = pair.server.events.pop() else {
+        panic!("not closed");
+    };
+    assert_eq!((counters.received_packets, counters.missing), (3, 1));
+    pair.server.assert_dropped(&[]);
+}
+
+#[test]
+fn what_the_control_plane_says_last_is_sent() {
+    let mut pair = Pair::up(Encryption::Required);
+    let packet = udp(SERVER_INNER, INNER, 30);
+    pair.server.tell(Command::SendInner {
+        call: AT_SERVER,
+        packet: FrameBytes::new(&packet).unwrap(),
+    });
+    pair.server.tell(Command::Close { call: AT_SERVER });
+    pair.server.turn();
+    pair.exchange();
+    assert_eq!(inner_of(pair.client.sent(Port::Host)), [packet]);
+    pair.server.assert_dropped(&[]);
 }
