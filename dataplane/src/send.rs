@@ -103,7 +103,7 @@ impl<D: Device> Path<D> {
         };
         match result {
             Ok(start) => {
-                // Packets with earlier numbers.
+                // Packets with earlier numbers, and with keys that may go with this frame.
                 if call.encap.due > 0 {
                     self.flush(now);
                 }

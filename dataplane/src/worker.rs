@@ -219,10 +219,7 @@ impl<D: Device> Worker<D> {
                 break;
             }
             executed += 1;
-            let goes_on = self.path.execute(command, now);
-            // What it sends must not wait for the next, which may end its call.
-            self.path.flush(now);
-            if !goes_on {
+            if !self.path.execute(command, now) {
                 self.stopped = true;
                 break;
             }

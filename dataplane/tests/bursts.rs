@@ -468,16 +468,23 @@ fn what_a_call_holds_is_decrypted_before_it_ends() {
 }
 
 #[test]
-fn what_the_control_plane_says_last_is_sent() {
-    let mut pair = Pair::up(Encryption::Required);
-    let packet = udp(SERVER_INNER, INNER, 30);
-    pair.server.tell(Command::SendInner {
+fn what_the_control_plane_says_is_sent_before_keys_or_calls_end() {
+    let terminate = Command::Send {
         call: AT_SERVER,
-        packet: FrameBytes::new(&packet).unwrap(),
-    });
-    pair.server.tell(Command::Close { call: AT_SERVER });
-    pair.server.turn();
-    pair.exchange();
-    assert_eq!(inner_of(pair.client.sent(Port::Host)), [packet]);
-    pair.server.assert_dropped(&[]);
+        frame: FrameBytes::new(&terminate_request(7)).unwrap(),
+    };
+    for end in [Command::Close { call: AT_SERVER }, terminate] {
+        let mut pair = Pair::up(Encryption::Required);
+        let packet = udp(SERVER_INNER, INNER, 30);
+        pair.server.tell(Command::SendInner {
+            call: AT_SERVER,
+            packet: FrameBytes::new(&packet).unwrap(),
+        });
+        pair.server.tell(end);
+        pair.server.turn();
+        pair.exchange();
+        assert_eq!(inner_of(pair.client.sent(Port::Host)), [packet]);
+        pair.server.assert_dropped(&[]);
+        pair.client.assert_dropped(&[]);
+    }
 }
