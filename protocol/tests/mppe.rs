@@ -8,7 +8,9 @@
 use std::time::Instant;
 
 use proptest::prelude::*;
-use turnpike_protocol::mppe::{Decryptor, Encryptor, Mode, Refusal, StartKey, Strength, plausible};
+use turnpike_protocol::mppe::{
+    Chain, Cipher, Decryptor, Encryptor, Mode, Refusal, StartKey, Strength, plausible,
+};
 
 const STRENGTHS: [Strength; 3] = [Strength::Bits40, Strength::Bits56, Strength::Bits128];
 
@@ -240,16 +242,14 @@ fn batches_are_judged_after_they_were_opened() {
             let mut missing = lost;
             let mut ciphers = Vec::new();
             for packet in &batch {
-                let turnpike_protocol::mppe::Cipher::Fresh(key) =
-                    pair.receiver.open(packet.header, missing).unwrap()
-                else {
+                let Cipher::Fresh(key) = pair.receiver.open(packet.header, missing).unwrap() else {
                     panic!("stateless keys are fresh")
                 };
                 ciphers.push(key);
                 missing = 0;
             }
             for (place, (packet, key)) in batch.iter_mut().zip(ciphers).enumerate() {
-                turnpike_protocol::mppe::Cipher::Fresh(key).apply(&mut packet.octets);
+                Cipher::Fresh(key).apply(&mut packet.octets);
                 assert_eq!(packet.octets == packet.clear, bad != Some(place));
                 pair.receiver.judge(plausible(&packet.octets));
             }
@@ -261,6 +261,81 @@ fn batches_are_judged_after_they_were_opened() {
                 "{lost} lost, number {bad:?} bad"
             );
         }
+    }
+}
+
+#[test]
+fn key_changes_may_be_made_by_others_afterwards() {
+    for strength in STRENGTHS {
+        for lost in [0, 1, 7, 8, 4000] {
+            let mut pair = Pair::new(Mode::Stateless, strength);
+            assert_eq!(pair.pass(0), Got::Clear);
+            pair.lose(lost);
+            let mut batch: Vec<Packet> = (0..4).map(|_| pair.seal()).collect();
+            let mut missing = lost;
+            // Neither one of these moves anything.
+            for header in [[0x10, 0], [0xd0, 9], [0x90 | 0xf, 0xff]] {
+                assert_eq!(pair.receiver.open_later(header, missing), None);
+            }
+            if lost > 7 {
+                let first = batch.remove(0);
+                assert_eq!(pair.receiver.open_later(first.header, missing), None);
+                assert_eq!(pair.open(&first, missing), Got::Clear);
+                missing = 0;
+            }
+            let made = pair.receiver.changes_made();
+            let changes: Vec<u32> = batch
+                .iter()
+                .map(|packet| {
+                    let missing = core::mem::take(&mut missing);
+                    pair.receiver.open_later(packet.header, missing).unwrap()
+                })
+                .collect();
+            let first = if lost > 7 { 1 } else { lost + 1 };
+            assert_eq!((changes[0], &changes[1..3]), (first, &[1, 1][..]));
+            let made = pair.receiver.changes_made() - made;
+            assert_eq!(made, u64::from(changes.iter().sum::<u32>()));
+            let mut keys = Vec::new();
+            for changes in changes {
+                for _ in 0..changes {
+                    let Chain { start, key } = pair.receiver.chain().unwrap();
+                    let mut key = key.clone();
+                    key.change(start);
+                    pair.receiver.follow(&key);
+                }
+                keys.push(pair.receiver.chain().unwrap().key.clone());
+            }
+            for (mut packet, key) in batch.into_iter().zip(keys) {
+                Cipher::Fresh(key).apply(&mut packet.octets);
+                assert_eq!(packet.octets, packet.clear, "{lost} lost");
+                pair.receiver.judge(true);
+            }
+            assert_eq!(pair.pass(0), Got::Clear, "{lost} lost");
+            pair.lose(4095);
+            assert_eq!(pair.pass(4095), Got::Clear, "{lost} lost");
+        }
+        let start = start(strength);
+        let mut one = Encryptor::new(&start, Mode::Stateless);
+        let mut other = Encryptor::new(&start, Mode::Stateless);
+        let headers: Vec<_> = (0..5000).map(|_| other.seal_later().unwrap()).collect();
+        for header in headers {
+            let sealing = one.seal();
+            assert_eq!(sealing.header, header);
+            let Cipher::Fresh(expected) = sealing.cipher else {
+                panic!("stateless keys are fresh")
+            };
+            let Chain { start, key } = other.chain().unwrap();
+            let mut key = key.clone();
+            key.change(start);
+            assert_eq!(key.bytes(), expected.bytes());
+            other.follow(&key);
+        }
+        let mut stateful = Pair::new(Mode::Stateful, strength);
+        assert!(stateful.sender.seal_later().is_none() && stateful.sender.chain().is_none());
+        let packet = stateful.seal();
+        assert_eq!(stateful.receiver.open_later(packet.header, 0), None);
+        assert!(stateful.receiver.chain().is_none());
+        assert_eq!(stateful.open(&packet, 0), Got::Clear);
     }
 }
 
