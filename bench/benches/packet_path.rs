@@ -15,12 +15,13 @@ use std::hint::black_box;
 use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
 use rustix::time::{ClockId, clock_gettime};
 use turnpike_dataplane::api::{
-    CallRef, Command, Encryption, Event, Forward, FrameBytes, Owners, Port, WorkerId,
+    CallRef, Command, Direction, Encryption, Event, Forward, FrameBytes, Owners, Port, WorkerId,
 };
 use turnpike_dataplane::mem::MemDevice;
 use turnpike_dataplane::rings::{RingSizes, channels};
 use turnpike_dataplane::table::Table;
 use turnpike_dataplane::worker::Reordering;
+use turnpike_protocol::mppe::{Encryptor, Mode};
 use turnpike_protocol::{CallId, Role};
 
 #[path = "../../dataplane/tests/rig/mod.rs"]
@@ -138,81 +139,121 @@ fn encap(criterion: &mut Criterion) {
 /// The same over few and over many calls, each packet for another one: what look-ups and the memory of calls cost when
 /// they are not in a cache. Beyond 65,535 calls ids repeat, once per peer.
 fn many_calls(criterion: &mut Criterion) {
-    for calls in [1_000, 70_000] {
-        let mut group = criterion.benchmark_group(format!("over {calls} calls"));
-        group.throughput(Throughput::Elements(BATCH as u64));
-        let (mut server, book) = crowded(calls);
-        let inner = |n: usize| Ipv4Addr::from_bits(0x0a14_0000 + n as u32);
-        // A prime visits all of them, in no order that a cache could guess.
-        let mut next = 0;
-        let mut step = move || {
-            next = (next + 7919) % calls;
-            next
-        };
-        group.bench_function("encap plain/64", |bencher| {
-            bencher.iter_custom(|rounds| {
-                let mut time = Duration::ZERO;
-                for _ in 0..rounds {
-                    for _ in 0..BATCH {
-                        let packet = from_linux(&udp(rig::INTERNET, inner(step()), 44));
-                        assert!(server.worker.device_mut().inject(Port::Host, &packet));
+    for calls in [1_000, 70_000, 1_000_000] {
+        for (name, encryption) in ENCRYPTIONS {
+            let mut group = criterion.benchmark_group(format!("over {calls} calls"));
+            group.throughput(Throughput::Elements(BATCH as u64));
+            let (mut server, book) = crowded(calls, encryption);
+            let inner = |n: usize| Ipv4Addr::from_bits(0x0a14_0000 + n as u32);
+            // A prime visits all of them, in no order that a cache could guess.
+            let mut next = 0;
+            let mut step = move || {
+                next = (next + 7919) % calls;
+                next
+            };
+            group.bench_function(format!("encap {name}/64"), |bencher| {
+                bencher.iter_custom(|rounds| {
+                    let mut time = Duration::ZERO;
+                    for _ in 0..rounds {
+                        for _ in 0..BATCH {
+                            let packet = from_linux(&udp(rig::INTERNET, inner(step()), 44));
+                            assert!(server.worker.device_mut().inject(Port::Host, &packet));
+                        }
+                        time += timed_turn(&mut server);
+                        assert_eq!(discard(&mut server, Port::Access), BATCH);
                     }
-                    time += timed_turn(&mut server);
-                    assert_eq!(discard(&mut server, Port::Access), BATCH);
-                }
-                time
+                    time
+                });
             });
-        });
-        let mut numbers = vec![0; calls];
-        group.bench_function("decap plain/64", |bencher| {
-            bencher.iter_custom(|rounds| {
-                let mut time = Duration::ZERO;
-                for _ in 0..rounds {
-                    for _ in 0..BATCH {
-                        let n = step();
-                        let payload = [&[0x21][..], &udp(inner(n), rig::INTERNET, 44)].concat();
-                        let frame = rig::gre_from(
-                            book[n].peer,
-                            book[n].id,
-                            Some(numbers[n]),
-                            None,
-                            &payload,
-                        );
-                        numbers[n] += 1;
-                        assert!(server.worker.device_mut().inject(Port::Access, &frame));
+            let mut clients: Vec<_> = (0..calls).map(|_| Sender::new(encryption)).collect();
+            group.bench_function(format!("decap {name}/64"), |bencher| {
+                bencher.iter_custom(|rounds| {
+                    let mut time = Duration::ZERO;
+                    for _ in 0..rounds {
+                        for _ in 0..BATCH {
+                            let n = step();
+                            let packet = udp(inner(n), rig::INTERNET, 44);
+                            let frame = clients[n].frame(&book[n], &packet);
+                            assert!(server.worker.device_mut().inject(Port::Access, &frame));
+                        }
+                        // The clock stands still, so that acknowledgements come with every eighth packet of a call
+                        // however many calls there are, and not with every one where packets of a call are rare.
+                        let now = server.now;
+                        time += timed_turn(&mut server);
+                        server.now = now;
+                        assert_eq!(discard(&mut server, Port::Host), BATCH);
+                        discard(&mut server, Port::Access);
                     }
-                    // The clock stands still, so that acknowledgements come with every eighth packet of a call
-                    // however many calls there are, and not with every one where packets of a call are rare.
-                    let now = server.now;
-                    time += timed_turn(&mut server);
-                    server.now = now;
-                    assert_eq!(discard(&mut server, Port::Host), BATCH);
-                    discard(&mut server, Port::Access);
-                }
-                time
+                    time
+                });
             });
-        });
-        server.assert_dropped(&[]);
-        group.finish();
-
-        // What of it is the look-up of (peer, id) alone.
-        let mut group = criterion.benchmark_group(format!("look-up among {calls} calls"));
-        group.throughput(Throughput::Elements(1));
-        let mut table = Table::<u64>::new(calls);
-        let key = |call: &CallRef| u64::from(call.peer.to_bits()) << 16 | u64::from(call.id.0);
-        for (at, call) in (0..).zip(&book) {
-            assert!(table.insert(key(call), at));
+            server.assert_dropped(&[]);
+            group.finish();
         }
-        group.bench_function("by peer and id", |bencher| {
-            measure(bencher, || {
-                black_box(table.get(black_box(key(&book[step()]))));
-            });
-        });
+        look_up(criterion, calls);
     }
 }
 
-/// A server with this many calls on one local address, four of each peer.
-fn crowded(calls: usize) -> (End, Vec<CallRef>) {
+/// A client's sending half.
+struct Sender {
+    encryptor: Option<Encryptor>,
+    next: u32,
+}
+
+impl Sender {
+    fn new(encryption: Encryption) -> Self {
+        let encrypted = encryption == Encryption::Required;
+        Self {
+            encryptor: encrypted.then(|| Encryptor::new(&rig::key(1), Mode::Stateless)),
+            next: 1,
+        }
+    }
+
+    fn frame(&mut self, call: &CallRef, packet: &[u8]) -> Vec<u8> {
+        let payload = match &mut self.encryptor {
+            None => [&[0x21][..], packet].concat(),
+            Some(encryptor) => {
+                let mut data = [&[0x00, 0x21][..], packet].concat();
+                let sealing = encryptor.seal();
+                sealing.cipher.apply(&mut data);
+                [&[0xfd][..], &sealing.header, &data].concat()
+            }
+        };
+        self.next += 1;
+        rig::gre_from(call.peer, call.id, Some(self.next - 1), None, &payload)
+    }
+}
+
+/// What of it is the look-up of (peer, id) alone.
+fn look_up(criterion: &mut Criterion, calls: usize) {
+    let mut group = criterion.benchmark_group(format!("look-up among {calls} calls"));
+    group.throughput(Throughput::Elements(1));
+    let book: Vec<CallRef> = (0..calls).map(name).collect();
+    let mut table = Table::<u64>::new(calls);
+    let key = |call: &CallRef| u64::from(call.peer.to_bits()) << 16 | u64::from(call.id.0);
+    for (at, call) in (0..).zip(&book) {
+        assert!(table.insert(key(call), at));
+    }
+    let mut next = 0;
+    group.bench_function("by peer and id", |bencher| {
+        measure(bencher, || {
+            next = (next + 7919) % calls;
+            black_box(table.get(black_box(key(&book[next]))));
+        });
+    });
+}
+
+/// One of many calls on one local address, four of each peer.
+fn name(n: usize) -> CallRef {
+    CallRef {
+        peer: Ipv4Addr::from_bits(0x6440_0000 + (n / 4) as u32),
+        id: CallId((1 + n % 65_535) as u16),
+        ..rig::AT_SERVER
+    }
+}
+
+/// A server with this many calls on one local address.
+fn crowded(calls: usize, encryption: Encryption) -> (End, Vec<CallRef>) {
     let (control, end) = turnpike_dataplane::rings::channel(&RingSizes::default()).unwrap();
     let mut config = rig::config(Role::Server);
     config.calls = calls;
@@ -223,15 +264,9 @@ fn crowded(calls: usize) -> (End, Vec<CallRef>) {
         address: rig::CLIENT,
         mac: Some(rig::CLIENT_MAC),
     });
-    let mut book = Vec::new();
-    for n in 0..calls {
+    let book: Vec<CallRef> = (0..calls).map(name).collect();
+    for (n, &call) in book.iter().enumerate() {
         let address = Ipv4Addr::from_bits(0x0a14_0000 + n as u32);
-        let call = CallRef {
-            peer: Ipv4Addr::from_bits(0x6440_0000 + (n / 4) as u32),
-            id: CallId((1 + n % 65_535) as u16),
-            ..rig::AT_SERVER
-        };
-        book.push(call);
         for command in [
             Command::Open {
                 call,
@@ -246,11 +281,21 @@ fn crowded(calls: usize) -> (End, Vec<CallRef>) {
                 call,
                 forward: Forward {
                     address,
-                    ..forward(Encryption::Plain)
+                    ..forward(encryption)
                 },
             },
         ] {
             server.tell(command);
+        }
+        if encryption == Encryption::Required {
+            server.secure(call, Direction::Receive, 1, rig::key(1));
+            server.send_frame(call, &rig::configure_request(1));
+            let ack = rig::gre_from(call.peer, call.id, Some(0), None, &rig::configure_ack(1));
+            server.receive(Port::Access, [ack]);
+            server.secure(call, Direction::Transmit, 1, rig::key(2));
+            server.send_frame(call, &rig::configure_ack(1));
+            server.events.clear();
+            discard(&mut server, Port::Access);
         }
         server.turn();
     }
