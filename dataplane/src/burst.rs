@@ -127,7 +127,28 @@ impl Burst {
             transmitted,
             steps,
         } = self;
+        let mut done = |calls: &mut Calls, step: &Step, key: SessionKey| {
+            step.follow(calls, &key);
+            if let Some(packet) = step.packet {
+                let packets = match step.direction {
+                    Direction::Receive => &mut *received,
+                    Direction::Transmit => &mut *transmitted,
+                };
+                packets[usize::from(packet)].key = Some(key);
+            }
+        };
         for round in steps.chunk_by(|one, other| one.round == other.round) {
+            // Most rounds are one step where most packets are one call's.
+            if let [step] = round {
+                let Some(Chain { start, key }) = step.chain(calls) else {
+                    debug_assert!(false, "a key went while a packet waited for it");
+                    return;
+                };
+                let mut key = key.clone();
+                engine.change(start, &mut key);
+                done(calls, step, key);
+                continue;
+            }
             for steps in round.chunks(TOGETHER) {
                 let mut keys = ArrayVec::<SessionKey, TOGETHER>::new();
                 for step in steps {
@@ -144,20 +165,10 @@ impl Burst {
                         Some(Link { start, key })
                     });
                     let mut links: ArrayVec<Link<'_>, TOGETHER> = links.collect();
-                    match links.as_mut_slice() {
-                        [Link { start, key }] => engine.change(start, key),
-                        links => engine.change_all(links),
-                    }
+                    engine.change_all(&mut links);
                 }
-                for (step, key) in steps.iter().zip(keys) {
-                    step.follow(calls, &key);
-                    if let Some(packet) = step.packet {
-                        let packets = match step.direction {
-                            Direction::Receive => &mut *received,
-                            Direction::Transmit => &mut *transmitted,
-                        };
-                        packets[usize::from(packet)].key = Some(key);
-                    }
+                for (step, key) in steps.iter().zip(keys.drain(..)) {
+                    done(calls, step, key);
                 }
             }
         }
