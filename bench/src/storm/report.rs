@@ -9,8 +9,13 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use turnpike_protocol::Time;
 
+use crate::spread::Spread;
+
 /// The longest time that is told apart, in microseconds: ten minutes.
 const LONGEST: u64 = 600_000_000;
+
+/// Microseconds in a millisecond.
+const UNITS: f64 = 1e3;
 
 /// The phases of a set-up, in their order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
@@ -78,41 +83,6 @@ impl Marks {
     pub(super) fn current(&self) -> Phase {
         let open = self.ends.iter().position(Option::is_none);
         Phase::ALL[open.unwrap_or(Phase::Network as usize)]
-    }
-}
-
-/// Times as a distribution, in milliseconds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Spread {
-    /// How many.
-    pub count: u64,
-    /// The least.
-    pub min: f64,
-    /// Half took no longer.
-    pub p50: f64,
-    /// Nine in ten took no longer.
-    pub p90: f64,
-    /// 99 of 100 took no longer.
-    pub p99: f64,
-    /// 999 of 1000 took no longer.
-    pub p999: f64,
-    /// The most.
-    pub max: f64,
-}
-
-impl Spread {
-    fn of(histogram: &Histogram<u64>) -> Self {
-        let ms = |microseconds: u64| microseconds as f64 / 1e3;
-        let quantile = |q| ms(histogram.value_at_quantile(q));
-        Self {
-            count: histogram.len(),
-            min: ms(histogram.min()),
-            p50: quantile(0.5),
-            p90: quantile(0.9),
-            p99: quantile(0.99),
-            p999: quantile(0.999),
-            max: ms(histogram.max()),
-        }
     }
 }
 
@@ -203,10 +173,10 @@ impl Books {
                 .zip(&self.phases)
                 .map(|(phase, histogram)| PhaseReport {
                     phase,
-                    ms: Spread::of(histogram),
+                    ms: Spread::of(histogram, UNITS),
                 })
                 .collect(),
-            total_ms: Spread::of(&self.total),
+            total_ms: Spread::of(&self.total, UNITS),
             each_second: self.each_second.clone(),
         }
     }
@@ -276,18 +246,10 @@ impl Report {
             let _ = writeln!(text, "{} packets found no room here", self.refused);
         }
         if self.up > 0 {
-            let _ = writeln!(
-                text,
-                "\n{:<15}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}",
-                "ms", "min", "p50", "p90", "p99", "p99.9", "max"
-            );
+            let _ = writeln!(text, "\n{:<15}{}", "ms", Spread::HEADS);
             let phases = self.phases.iter().map(|one| (one.phase.name(), &one.ms));
             for (name, ms) in phases.chain([("all", &self.total_ms)]) {
-                let _ = writeln!(
-                    text,
-                    "{name:<15}{:>10.2}{:>10.2}{:>10.2}{:>10.2}{:>10.2}{:>10.2}",
-                    ms.min, ms.p50, ms.p90, ms.p99, ms.p999, ms.max
-                );
+                let _ = writeln!(text, "{name:<15}{}", ms.columns());
             }
         }
         if !self.failures.is_empty() {
