@@ -111,7 +111,7 @@ impl FromStr for Faults {
     }
 }
 
-fn share(text: &str) -> Option<f64> {
+pub(crate) fn share(text: &str) -> Option<f64> {
     let share = match text.strip_suffix('%') {
         Some(percent) => percent.parse::<f64>().ok()? / 100.0,
         None => text.parse().ok()?,

@@ -4,6 +4,7 @@
 pub mod dial;
 pub mod faults;
 pub mod flood;
+pub mod flow;
 pub mod spread;
 pub mod storm;
 pub mod subscriber;

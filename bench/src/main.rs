@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use turnpike_bench::dial::{self, Dial, Outcome};
 use turnpike_bench::flood::{self, Flood};
+use turnpike_bench::flow::{self, Flow};
 use turnpike_bench::storm::{self, Storm};
 use turnpike_bench::traffic;
 
@@ -27,6 +28,7 @@ struct Cli {
 enum Mode {
     Dial(Box<Dial>),
     Storm(Box<Storm>),
+    Flow(Box<Flow>),
     /// Send every numbered datagram of `dial --traffic` back to where it came from
     ///
     /// Runs until SIGINT or SIGTERM, then prints what it saw as JSON.
@@ -89,6 +91,7 @@ fn run(mode: Mode) -> anyhow::Result<Outcome> {
     match mode {
         Mode::Dial(options) => dial::run(&options),
         Mode::Storm(options) => storm::run(&options),
+        Mode::Flow(options) => flow::run(&options),
         Mode::Echo { listen } => {
             let report = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

@@ -18,7 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at
 const MAGIC: [u8; 4] = *b"tpk1";
 
 /// Octets of UDP payload that every datagram has at least: magic, call, number.
-const HEADER: usize = 16;
+pub(crate) const HEADER: usize = 16;
 
 /// Octets of the smallest inner IP packet that traffic can be made of.
 pub const MIN_SIZE: usize = 28 + HEADER;
@@ -110,13 +110,13 @@ impl Seen {
     }
 }
 
-fn compose(buffer: &mut [u8], call: u32, number: u64) {
+pub(crate) fn compose(buffer: &mut [u8], call: u32, number: u64) {
     buffer[..4].copy_from_slice(&MAGIC);
     buffer[4..8].copy_from_slice(&call.to_be_bytes());
     buffer[8..16].copy_from_slice(&number.to_be_bytes());
 }
 
-fn parse(datagram: &[u8]) -> Option<(u32, u64)> {
+pub(crate) fn parse(datagram: &[u8]) -> Option<(u32, u64)> {
     if datagram.len() < HEADER || datagram[..4] != MAGIC {
         return None;
     }

@@ -20,6 +20,7 @@ use turnpike_protocol::ppp::AuthProtocol;
 use crate::faults::Faults;
 use crate::traffic::MIN_SIZE;
 
+pub use report::{FaultReport, WorkerReport};
 pub use run::Outcome;
 
 /// Whether calls are encrypted.

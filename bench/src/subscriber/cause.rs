@@ -44,6 +44,16 @@ impl Cause {
             Self::Connection => Some(628),
         }
     }
+
+    /// The cause in words, without what is different for each user: by these, calls that ended alike are counted.
+    pub fn kind(&self) -> String {
+        match self {
+            Self::Link(ppp::End::AuthenticationFailed { code, message, .. }) => {
+                format!("the server refuses the login: E={code} {message}")
+            }
+            _ => self.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for Cause {
