@@ -116,7 +116,15 @@ fn balance(stage: &Stage, report: &Value, before: (u64, u64)) {
     );
     assert_eq!(in_all(report, "up", "sent"), client("encapsulated"));
     assert_eq!(in_all(report, "up", "received"), decapsulated, "{report}");
-    assert_eq!(in_all(report, "down", "sent"), encapsulated, "{report}");
+    // A client may be up a moment before its server, which then has nobody to send to: that is for the verification to
+    // find out, and over when the trials begin.
+    let sent = in_all(report, "down", "sent");
+    let verification = &report["flows"]["ways"]["down"];
+    let early = number(&verification["sent"]) - number(&verification["received"]);
+    assert!(
+        (sent - early..=sent).contains(&encapsulated),
+        "{encapsulated} of {sent}: {report}"
+    );
     assert_eq!(in_all(report, "down", "received"), client("decapsulated"));
     for end in ["access", "network"] {
         assert_eq!(report[end], json!({"refused": 0, "dropped": 0}));
@@ -126,61 +134,63 @@ fn balance(stage: &Stage, report: &Value, before: (u64, u64)) {
 #[test]
 fn everything_arrives_both_ways_with_and_without_mppe() {
     let stage = stage("office");
+    everything_arrives(&stage, "64,imix", &["--mppe", "require"]);
+    everything_arrives(&stage, "1400", &["--mppe", "deny"]);
+}
+
+#[test]
+fn everything_arrives_over_af_xdp() {
+    let words = ["--interface", road::CLIENT_INTERFACE];
+    everything_arrives(&stage("edge"), "imix", &words);
+}
+
+/// A thousand packets each way of each of these sizes.
+fn everything_arrives(stage: &Stage, sizes: &str, more: &[&str]) {
     let network = NETWORK.to_string();
-    for (mppe, sizes) in [("require", "64,imix"), ("deny", "1400")] {
-        let before = (stage.total("decapsulated"), stage.total("encapsulated"));
-        let (status, report) = stage.flow(&[
-            "--network",
-            &network,
-            "--mppe",
-            mppe,
-            "--rate",
-            "500",
-            "--size",
-            sizes,
-        ]);
-        assert_eq!(status, Some(0), "{report}\n{}", stage.server.log());
-        assert_eq!(report["tool"], "flow");
-        assert_eq!(report["flows"]["flows"], json!(CALLS));
-        assert_eq!(report["flows"]["all_ways"], json!(CALLS));
-        let trials = report["trials"].as_array().unwrap();
-        let ran: Vec<&str> = trials
-            .iter()
-            .map(|trial| trial["size"].as_str().unwrap())
-            .collect();
-        assert_eq!(ran.join(","), sizes);
-        for trial in trials {
-            for name in ["up", "down"] {
-                let way = way(trial, name);
-                for (what, expected) in [
-                    ("planned", 1000),
-                    ("sent", 1000),
-                    ("received", 1000),
-                    ("lost", 0),
-                    ("duplicates", 0),
-                    ("stale", 0),
-                    ("foreign", 0),
-                ] {
-                    assert_eq!(way[what], json!(expected), "{name} {what}: {report}");
-                }
-                assert_eq!(way["latency_ms"]["count"], json!(1000));
-                let of_seconds = |what: &str| -> u64 {
-                    let seconds = way["each_second"].as_array().unwrap().iter();
-                    seconds.map(|second| number(&second[what])).sum()
-                };
-                assert_eq!((of_seconds("sent"), of_seconds("received")), (1000, 1000));
-                assert_eq!(way["worst_flows"].as_array().unwrap().len(), 10);
-                println!(
-                    "mppe {mppe}, size {}, {name}: p50 {} ms, p99 {} ms, late p99 {} ms",
-                    trial["size"],
-                    way["latency_ms"]["p50"],
-                    way["latency_ms"]["p99"],
-                    way["lateness_ms"]["p99"]
-                );
+    let before = (stage.total("decapsulated"), stage.total("encapsulated"));
+    let words = ["--network", &network, "--rate", "500", "--size", sizes];
+    let (status, report) = stage.flow(&[&words, more].concat());
+    assert_eq!(status, Some(0), "{report}\n{}", stage.server.log());
+    assert_eq!(report["tool"], "flow");
+    assert_eq!(report["flows"]["flows"], json!(CALLS));
+    assert_eq!(report["flows"]["all_ways"], json!(CALLS));
+    let trials = report["trials"].as_array().unwrap();
+    let ran: Vec<&str> = trials
+        .iter()
+        .map(|trial| trial["size"].as_str().unwrap())
+        .collect();
+    assert_eq!(ran.join(","), sizes);
+    for trial in trials {
+        for name in ["up", "down"] {
+            let way = way(trial, name);
+            for (what, expected) in [
+                ("planned", 1000),
+                ("sent", 1000),
+                ("received", 1000),
+                ("lost", 0),
+                ("duplicates", 0),
+                ("stale", 0),
+                ("foreign", 0),
+            ] {
+                assert_eq!(way[what], json!(expected), "{name} {what}: {report}");
             }
+            assert_eq!(way["latency_ms"]["count"], json!(1000));
+            let of_seconds = |what: &str| -> u64 {
+                let seconds = way["each_second"].as_array().unwrap().iter();
+                seconds.map(|second| number(&second[what])).sum()
+            };
+            assert_eq!((of_seconds("sent"), of_seconds("received")), (1000, 1000));
+            assert_eq!(way["worst_flows"].as_array().unwrap().len(), 10);
+            println!(
+                "{more:?}, size {}, {name}: p50 {} ms, p99 {} ms, late p99 {} ms",
+                trial["size"],
+                way["latency_ms"]["p50"],
+                way["latency_ms"]["p99"],
+                way["lateness_ms"]["p99"]
+            );
         }
-        balance(&stage, &report, before);
     }
+    balance(stage, &report, before);
 }
 
 #[test]
@@ -192,11 +202,11 @@ fn what_the_way_to_the_server_loses_is_lost_to_a_packet() {
         "--network",
         &network,
         "--rate",
-        "1000",
+        "1500",
         "--size",
         "200",
         "--fault",
-        "loss=3%,duplicate=2%,reorder=2%,seed=4",
+        "loss=2%,duplicate=2%,reorder=2%,seed=4",
     ]);
     // Nothing may be lost, if nothing else is said.
     assert_eq!(status, Some(1), "{report}");
@@ -208,7 +218,7 @@ fn what_the_way_to_the_server_loses_is_lost_to_a_packet() {
             number(&way["received"]),
             number(&way["lost"]),
         );
-        assert_eq!(sent, 2000);
+        assert_eq!(sent, 3000);
         assert_eq!(sent, received + lost);
         assert!(lost > 20, "{report}");
         // RFC 2637 §4.3: what is behind GRE sees nothing twice.

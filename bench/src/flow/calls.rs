@@ -15,6 +15,7 @@ use turnpike_protocol::ppp::{ClientLink, Timing};
 use turnpike_protocol::pptp::CallerConfig;
 use turnpike_protocol::{CallId, Time};
 
+use super::nic::Nic;
 use super::{Flow, raw};
 use crate::subscriber::{Action, Subscriber, SubscriberConfig};
 use crate::tcp::{self, Heard};
@@ -49,6 +50,8 @@ struct Call {
 pub(super) struct Calls<'a> {
     options: &'a Flow,
     server: Ipv4Addr,
+    /// Where GRE goes over AF_XDP.
+    pub(super) nic: Option<Nic>,
     secret: Password,
     origin: Instant,
     pub(super) control: ControlEnd,
@@ -71,6 +74,7 @@ impl<'a> Calls<'a> {
     pub(super) fn new(
         options: &'a Flow,
         server: Ipv4Addr,
+        nic: Option<Nic>,
         password: &str,
         origin: Instant,
         control: ControlEnd,
@@ -79,6 +83,7 @@ impl<'a> Calls<'a> {
         let mut calls = Self {
             options,
             server,
+            nic,
             secret: Password::new(password),
             origin,
             control,
@@ -91,12 +96,23 @@ impl<'a> Calls<'a> {
             lost: 0,
             hanging_up: false,
         };
-        calls.command(Command::Neighbour {
-            port: Port::Access,
-            address: server,
-            mac: Some(raw::SERVER),
-        });
+        calls.neighbour();
         calls
+    }
+
+    /// Tells the worker who the next hop is on the link. A raw socket has none, and the worker a name for it.
+    pub(super) fn neighbour(&mut self) {
+        let known = match &self.nic {
+            Some(nic) => nic.neighbour(),
+            None => Some((self.server, raw::SERVER)),
+        };
+        if let Some((address, mac)) = known {
+            self.command(Command::Neighbour {
+                port: Port::Access,
+                address,
+                mac: Some(mac),
+            });
+        }
     }
 
     fn now(&self) -> Time {
@@ -214,6 +230,13 @@ impl<'a> Calls<'a> {
             SocketAddr::V4(local) => *local.ip(),
             SocketAddr::V6(_) => anyhow::bail!("the server was reached by IPv6"),
         };
+        let via = match &mut self.nic {
+            Some(nic) => nic.reach(local, self.server)?,
+            None => self.server,
+        };
+        if self.nic.is_some() {
+            self.neighbour();
+        }
         let messages = self.messages.clone();
         let hear = move |heard| messages.send(Message::Heard(number, heard)).is_ok();
         let writer = tcp::attach(stream, hear)?;
@@ -235,7 +258,7 @@ impl<'a> Calls<'a> {
             },
             local,
             server: self.server,
-            via: self.server,
+            via,
         };
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;

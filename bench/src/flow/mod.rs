@@ -10,6 +10,7 @@ mod access;
 mod calls;
 mod generator;
 mod network;
+mod nic;
 mod packet;
 mod plan;
 mod raw;
@@ -26,7 +27,9 @@ use core::time::Duration;
 use clap::{Args, ValueEnum};
 use turnpike_protocol::mppe::{Allowed, Stateful};
 
-use crate::dial::{AuthChoice, MppeChoice, Outcome, StrengthChoice, positive, resolve, seconds};
+use crate::dial::{
+    AuthChoice, MppeChoice, Outcome, StrengthChoice, XdpChoice, positive, resolve, seconds,
+};
 use crate::faults::{Faults, share};
 
 pub use plan::{Size, Way};
@@ -48,8 +51,8 @@ pub enum WayChoice {
 /// One flow of UDP packets in each call and direction. First every flow is verified: it must deliver a packet. Then
 /// packets go at the rate that is asked for, at even distances, and are counted for each flow: lost, reordered, doubled, and
 /// how long they took from the time at which they were to be sent, whether this machine was able to send them then or not
-/// (how late it was is reported, too). Works against any PPTP server. Needs root (CAP_NET_RAW), and no other PPTP client on
-/// this machine.
+/// (how late it was is reported, too). Works against any PPTP server. Needs root (CAP_NET_RAW; with --interface CAP_NET_ADMIN
+/// and CAP_BPF, too), and no other PPTP client on this machine.
 ///
 /// Behind the server, packets are taken and sent by this same process, at an address of this machine that the server
 /// reaches (--network), and that reaches the calls' inner addresses through the server: add a route for them. Where that
@@ -110,6 +113,20 @@ pub struct Flow {
     /// Give up a call that is not up after so many seconds
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub patience: Duration,
+    /// Carry GRE over AF_XDP on this interface, which leads to the server [default: a raw socket]
+    #[arg(long, value_name = "INTERFACE")]
+    pub interface: Option<String>,
+    /// Where XDP runs on that interface
+    #[arg(long, value_enum, default_value = "auto", requires = "interface")]
+    pub xdp: XdpChoice,
+    /// Name of the veth interface that comes with AF_XDP; nothing goes there
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "tpflow0",
+        requires = "interface"
+    )]
+    pub host_interface: String,
     /// Address of this machine behind the server, where flows begin and end
     #[arg(long, value_name = "ADDRESS", group = "far")]
     pub network: Option<Ipv4Addr>,

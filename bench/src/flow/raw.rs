@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use socket2::{Domain, Protocol, Socket, Type};
-use turnpike_dataplane::api::Port;
+use turnpike_dataplane::api::{Port, PortInfo};
 use turnpike_dataplane::device::{Accounts, Batch, Device, Frame, MAX_LEN, Refused};
 use turnpike_dataplane::mem::MemDevice;
 use turnpike_dataplane::wake::Wake;
@@ -22,10 +22,13 @@ use super::sending::{self, Outbox};
 /// Link-layer address of the server, as the worker is told: a raw socket has none.
 pub(super) const SERVER: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 /// Ours.
-pub(super) const OURS: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+const OURS: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 
-/// The largest outer packet that is sent, in octets.
-pub(super) const MTU: u16 = 1500;
+/// What the worker is told of the port.
+pub(super) const PORT: PortInfo = PortInfo {
+    mac: OURS,
+    mtu: 1500,
+};
 
 /// Frames that the worker may have in hand, beside those that wait for earlier ones.
 const CHUNKS: usize = 1024;

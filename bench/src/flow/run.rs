@@ -1,16 +1,19 @@
 //! The loop: calls come up, flows are verified, trials follow each other, and everybody hangs up.
 
-use core::net::{Ipv4Addr, SocketAddrV4};
+use core::net::Ipv4Addr;
 use core::time::Duration;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use anyhow::Context as _;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use turnpike_dataplane::api::{Owners, Port, PortInfo, SourceCheck, WorkerId};
+use turnpike_dataplane::counters::Reason;
+use turnpike_dataplane::device::Device;
 use turnpike_dataplane::rings::{ControlEnd, RingSizes, channel};
 use turnpike_dataplane::thread;
 use turnpike_dataplane::wake::Wake;
@@ -19,9 +22,10 @@ use turnpike_protocol::Role;
 use turnpike_protocol::gre::AckSettings;
 
 use super::Flow;
-use super::access::{Access, Line};
+use super::access::Access;
 use super::calls::Calls;
 use super::network::{self, Network};
+use super::nic::Nic;
 use super::plan::{Order, Script};
 use super::raw::{self, RawGre, Troubles};
 use super::report::{CallsReport, EndReport, Report};
@@ -33,6 +37,9 @@ use crate::faults::{Books, Faulty};
 /// How long everything may take to end after it was asked to.
 const HANG_UP_LIMIT: Duration = Duration::from_secs(12);
 
+/// How often Linux is asked for the neighbour on the way to the server.
+const NEIGHBOUR_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How often the loop looks at what the ends do.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -42,6 +49,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// What runs in threads of its own.
 struct Ends {
     script: Arc<Script>,
+    nic: Option<Nic>,
     control: ControlEnd,
     worker: JoinHandle<()>,
     network: Option<JoinHandle<()>>,
@@ -62,7 +70,15 @@ pub(super) async fn run(options: &Flow, server: Ipv4Addr) -> anyhow::Result<Outc
         options.password.as_deref(),
         options.password_file.as_deref(),
     )?;
-    let mut calls = Calls::new(options, server, &secret, origin, ends.control, messages);
+    let mut calls = Calls::new(
+        options,
+        server,
+        ends.nic,
+        &secret,
+        origin,
+        ends.control,
+        messages,
+    );
     let mut trials = Trials::new(options, origin, ends.script.clone());
     let mut setup = None;
     let mut trouble = None;
@@ -70,6 +86,7 @@ pub(super) async fn run(options: &Flow, server: Ipv4Addr) -> anyhow::Result<Outc
     let mut give_up: Option<tokio::time::Instant> = None;
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let mut neighbours = tokio::time::interval(NEIGHBOUR_INTERVAL);
     let first = Instant::now();
     loop {
         calls.begin_what_is_due(first.elapsed());
@@ -103,6 +120,7 @@ pub(super) async fn run(options: &Flow, server: Ipv4Addr) -> anyhow::Result<Outc
             ready = control_wake.readable() => ready?.clear_ready(),
             () = until(timer) => calls.timeouts(),
             () = until(give_up) => break,
+            _ = neighbours.tick(), if calls.nic.is_some() => calls.neighbour(),
             _ = ticks.tick() => {}
         }
     }
@@ -136,7 +154,7 @@ pub(super) async fn run(options: &Flow, server: Ipv4Addr) -> anyhow::Result<Outc
         },
         flows: trials.verified.take(),
         trials: core::mem::take(&mut trials.reports),
-        access: end(&ends.access_troubles),
+        access: access_end(&ends.access_troubles, &calls),
         network: end(&ends.network_troubles),
         worker: Some(WorkerReport::new(&calls.control.counters)),
         faults: ends.books.as_deref().map(FaultReport::new),
@@ -154,6 +172,17 @@ pub(super) async fn run(options: &Flow, server: Ipv4Addr) -> anyhow::Result<Outc
     } else {
         Outcome::SomeFailed
     })
+}
+
+/// What the end where the calls are could not do.
+fn access_end(troubles: &Troubles, calls: &Calls<'_>) -> EndReport {
+    let EndReport { refused, dropped } = end(troubles);
+    let counters = &calls.control.counters;
+    let full = [Reason::TransmitFull, Reason::NoMemory].map(|reason| counters.reason(reason));
+    EndReport {
+        refused: refused + full.into_iter().sum::<u64>(),
+        dropped: dropped + calls.nic.as_ref().map_or(0, Nic::dropped),
+    }
 }
 
 fn end(troubles: &Troubles) -> EndReport {
@@ -193,40 +222,58 @@ fn start(
         (None, None) => anyhow::bail!("give --network or --echo"),
     };
     let side = Side::access(script.clone(), origin, halves);
-    let reordering = Reordering {
-        packets: options.reorder,
-        ..Reordering::default()
+    let faults = options.fault.unwrap_or_default();
+    let mut access_troubles = Arc::default();
+    let (nic, books, (control, worker)) = if let Some(interface) = &options.interface {
+        let (nic, xsk) = Nic::open(options, interface)?;
+        let port = nic.info().context("no such port")?;
+        let line = Faulty::new(xsk, faults);
+        let books = line.books();
+        let device = Access::new(line, side, target, options.spin);
+        (
+            Some(nic),
+            books,
+            start_worker(options, device, port, origin)?,
+        )
+    } else {
+        let line = RawGre::open(server, reordering(options).chunks())?;
+        access_troubles = line.troubles();
+        let line = Faulty::new(line, faults);
+        let books = line.books();
+        let device = Access::new(line, side, target, options.spin);
+        (
+            None,
+            books,
+            start_worker(options, device, raw::PORT, origin)?,
+        )
     };
-    let line = RawGre::open(server, reordering.chunks())?;
-    let access_troubles = line.troubles();
-    let line = Faulty::new(line, options.fault.unwrap_or_default());
-    let books = options.fault.map(|_| line.books());
-    let (control, worker) = start_worker(options, line, side, target, reordering, origin)?;
     Ok(Ends {
         script,
+        nic,
         control,
         worker,
         network,
-        books,
+        books: options.fault.map(|_| books),
         access_troubles,
         network_troubles,
     })
 }
 
-fn start_worker<D: Line + Send + 'static>(
+fn reordering(options: &Flow) -> Reordering {
+    Reordering {
+        packets: options.reorder,
+        ..Reordering::default()
+    }
+}
+
+fn start_worker<D: Device + Send + 'static>(
     options: &Flow,
-    line: D,
-    side: Side,
-    target: SocketAddrV4,
-    reordering: Reordering,
+    device: D,
+    port: PortInfo,
     origin: Instant,
 ) -> anyhow::Result<(ControlEnd, JoinHandle<()>)> {
     let (control, end) = channel(&RingSizes::default())?;
     let calls = usize::from(options.calls);
-    let port = PortInfo {
-        mac: raw::OURS,
-        mtu: raw::MTU,
-    };
     let config = WorkerConfig {
         id: WorkerId(0),
         role: Role::Client,
@@ -240,9 +287,8 @@ fn start_worker<D: Line + Send + 'static>(
         server_address6: None,
         source_check: SourceCheck::Strict,
         acks: AckSettings::default(),
-        reordering,
+        reordering: reordering(options),
     };
-    let device = Access::new(line, side, target, options.spin);
     let worker = thread::spawn(Worker::new(config, device, end), options.cpu, origin)?;
     // What the device counted last is written down when it is dropped.
     let ended = std::thread::Builder::new().spawn(move || drop(worker.join()))?;
