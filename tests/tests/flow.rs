@@ -23,6 +23,9 @@ use xtask::lab::server::{Configuration, Server};
 const NETWORK: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 90);
 const BESIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 89);
 
+/// A second address to dial from.
+const ANOTHER: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 3);
+
 const CALLS: u64 = 10;
 
 struct Stage {
@@ -42,6 +45,12 @@ fn stage(example: &str) -> Stage {
     road.internet.sysctl("net.ipv4.ip_forward", "1").unwrap();
     road.client
         .ip(&format!("addr add {NETWORK}/30 dev n1"))
+        .unwrap();
+    road.client
+        .ip(&format!(
+            "addr add {ANOTHER}/24 dev {}",
+            road::CLIENT_INTERFACE
+        ))
         .unwrap();
     for network in road::INNER {
         road.client
@@ -68,6 +77,7 @@ impl Stage {
             .args(["flow", &road::SERVER.to_string(), "--json"])
             .args(["--user", &self.user, "--password", &self.password])
             .args(["--calls", &CALLS.to_string(), "--seconds", "2"])
+            .args(["--from", &format!("{},{ANOTHER}", road::CLIENT)])
             .args(more);
         let output = command.output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);

@@ -44,6 +44,8 @@ struct Call {
     deadline: Option<Time>,
     address: Ipv4Addr,
     mtu: u16,
+    /// Nothing is left of it, nor of its connection.
+    gone: bool,
 }
 
 /// All calls, and the worker's other end.
@@ -66,6 +68,11 @@ pub(super) struct Calls<'a> {
     pub(super) came_up: u64,
     /// Those of them that ended when nobody here wanted it.
     pub(super) lost: u64,
+    /// Times that data stopped in a call that was up.
+    pub(super) held: u64,
+    /// Calls that are being set up, and calls of which nothing is left.
+    setting: usize,
+    gone: usize,
     hanging_up: bool,
 }
 
@@ -94,6 +101,9 @@ impl<'a> Calls<'a> {
             failures: BTreeMap::new(),
             came_up: 0,
             lost: 0,
+            held: 0,
+            setting: 0,
+            gone: 0,
             hanging_up: false,
         };
         calls.neighbour();
@@ -141,7 +151,9 @@ impl<'a> Calls<'a> {
             deadline: None,
             address: Ipv4Addr::UNSPECIFIED,
             mtu: 0,
+            gone: false,
         });
+        self.setting += 1;
         let from = match self.options.from.as_slice() {
             [] => None,
             from => Some(from[number % from.len()]),
@@ -162,23 +174,18 @@ impl<'a> Calls<'a> {
 
     /// Every call has come up or has not.
     pub(super) fn is_settled(&self) -> bool {
-        !self.more_to_begin() && self.calls.iter().all(|call| call.stage != Stage::Setting)
+        !self.more_to_begin() && self.setting == 0
     }
 
     /// Every call is over, and every connection.
     pub(super) fn is_over(&self) -> bool {
-        self.calls.iter().all(|call| {
-            let subscriber = call.subscriber.as_ref();
-            call.stage == Stage::Over && subscriber.is_none_or(Subscriber::is_finished)
-        })
+        self.gone == self.calls.len()
     }
 
-    /// Numbers and inner addresses of the calls that are up.
-    pub(super) fn up(&self) -> impl Iterator<Item = (usize, Ipv4Addr)> {
-        let calls = self.calls.iter().enumerate();
-        calls
-            .filter(|(_, call)| call.stage == Stage::Up)
-            .map(|(number, call)| (number, call.address))
+    /// Inner addresses of the calls that are up.
+    pub(super) fn up(&self) -> impl Iterator<Item = Ipv4Addr> {
+        let up = self.calls.iter().filter(|call| call.stage == Stage::Up);
+        up.map(|call| call.address)
     }
 
     /// The largest inner packet that every call takes, in octets.
@@ -190,6 +197,8 @@ impl<'a> Calls<'a> {
     pub(super) fn message(&mut self, message: Message) -> anyhow::Result<()> {
         let now = self.now();
         let number = match message {
+            // Nobody waits for it any more.
+            Message::Connected(number, Ok(_)) if self.calls[number].gone => number,
             Message::Connected(number, Ok(stream)) => {
                 self.connected(number, stream, now)?;
                 number
@@ -264,10 +273,7 @@ impl<'a> Calls<'a> {
         getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
         // There are no more calls than ids.
         let id = CallId(number as u16);
-        let mut subscriber = Subscriber::new(config, [(id, seed)], now);
-        if self.hanging_up {
-            subscriber.hang_up(now);
-        }
+        let subscriber = Subscriber::new(config, [(id, seed)], now);
         let call = &mut self.calls[number];
         call.subscriber = Some(subscriber);
         call.writer = Some(writer);
@@ -376,6 +382,11 @@ impl<'a> Calls<'a> {
                 self.deadlines.insert((deadline, number));
             }
         }
+        let finished = call.subscriber.as_ref().is_none_or(Subscriber::is_finished);
+        if finished && call.stage == Stage::Over && !call.gone {
+            call.gone = true;
+            self.gone += 1;
+        }
     }
 
     fn act(&mut self, number: usize, action: Action) {
@@ -391,12 +402,16 @@ impl<'a> Calls<'a> {
             Action::Up { terms, .. } => {
                 if call.stage == Stage::Setting {
                     call.stage = Stage::Up;
+                    self.setting -= 1;
                     self.came_up += 1;
                 }
                 call.address = terms.address;
                 call.mtu = terms.mtu;
             }
-            Action::Started(_) | Action::Up6 { .. } | Action::Held { .. } => {}
+            Action::Held { .. } => {
+                self.held += u64::from(!self.hanging_up && call.stage == Stage::Up)
+            }
+            Action::Started(_) | Action::Up6 { .. } => {}
             Action::Ended { cause, .. } => {
                 let now = self.now();
                 self.over(number, &cause.kind());
@@ -411,6 +426,7 @@ impl<'a> Calls<'a> {
 
     fn over(&mut self, number: usize, reason: &str) {
         let stage = core::mem::replace(&mut self.calls[number].stage, Stage::Over);
+        self.setting -= usize::from(stage == Stage::Setting);
         if self.hanging_up || stage == Stage::Over {
             return;
         }
@@ -432,12 +448,10 @@ impl<'a> Calls<'a> {
         let now = self.now();
         for number in 0..self.calls.len() {
             match &mut self.calls[number].subscriber {
-                Some(subscriber) => {
-                    subscriber.hang_up(now);
-                    self.pump(number);
-                }
-                None => self.calls[number].stage = Stage::Over,
+                Some(subscriber) => subscriber.hang_up(now),
+                None => self.over(number, "hung up before it was connected"),
             }
+            self.pump(number);
         }
         true
     }

@@ -37,6 +37,8 @@ pub(super) struct Generator {
     pub(super) next: u64,
     pub(super) sent: Amount,
     pub(super) each_second: Vec<Amount>,
+    /// When the last one was sent.
+    pub(super) last: u64,
     /// From when packets were due until they were made, in nanoseconds.
     pub(super) lateness: Histogram<u64>,
 }
@@ -54,6 +56,7 @@ impl Generator {
             next: 0,
             sent: Amount::default(),
             each_second: Vec::new(),
+            last: 0,
             lateness: Histogram::new_with_bounds(1, LONGEST, 3)?,
         })
     }
@@ -96,6 +99,7 @@ impl Generator {
 
     fn count(&mut self, planned: u64, size: u16, now: u64) {
         self.sent.add(size);
+        self.last = now;
         if self.trial.verifies() {
             return;
         }

@@ -136,7 +136,7 @@ impl Network {
             };
             let len = usize::from(stamp.size) - FRONT;
             self.outbox
-                .push(len, Some(to.into()), |octets| stamp.write(octets));
+                .push(len, to.into(), |octets| stamp.write(octets));
             any = true;
         }
         self.outbox.send(&self.socket);

@@ -8,6 +8,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use rustix::net::SocketAddrAny;
 use socket2::{Domain, Protocol, Socket, Type};
 use turnpike_dataplane::api::{Port, PortInfo};
 use turnpike_dataplane::device::{Accounts, Batch, Device, Frame, MAX_LEN, Refused};
@@ -45,6 +46,7 @@ pub(super) struct Troubles {
 /// The access port, and nothing else.
 pub(super) struct RawGre {
     socket: Socket,
+    server: SocketAddrAny,
     memory: MemDevice,
     outbox: Outbox,
     troubles: Arc<Troubles>,
@@ -59,11 +61,10 @@ impl RawGre {
         // The worker writes IP headers: one socket serves all our addresses.
         socket.set_header_included_v4(true)?;
         sending::prepare(&socket)?;
-        socket
-            .connect(&SocketAddrV4::new(server, 0).into())
-            .with_context(|| format!("no way to {server}"))?;
+        // Not connected: that would bind it to one of our addresses. The worker looks where packets come from.
         Ok(Self {
             socket,
+            server: SocketAddrV4::new(server, 0).into(),
             memory: MemDevice::new(CHUNKS + held as usize),
             outbox: Outbox::new(),
             troubles: Arc::default(),
@@ -149,7 +150,9 @@ impl Device for RawGre {
         let packet = &self.memory.bytes(&mut frame)[ethernet::HEADER_LEN..];
         let taken = self
             .outbox
-            .push(packet.len(), None, |octets| octets.copy_from_slice(packet));
+            .push(packet.len(), self.server.clone(), |octets| {
+                octets.copy_from_slice(packet);
+            });
         self.memory.release(frame);
         if taken { Ok(()) } else { Err(Refused::Full) }
     }

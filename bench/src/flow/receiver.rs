@@ -102,6 +102,8 @@ pub(super) struct Receiver {
     script: Arc<Script>,
     pub(super) flows: Vec<Flow>,
     pub(super) received: Amount,
+    /// When the last one came that counts.
+    pub(super) last: u64,
     pub(super) latency: Histogram<u64>,
     pub(super) each_second: Vec<Second>,
     /// Latencies of the second that lasts.
@@ -140,6 +142,7 @@ impl Receiver {
             script,
             flows,
             received: Amount::default(),
+            last: 0,
             latency: Histogram::new_with_bounds(1, LONGEST, 3)?,
             each_second: Vec::new(),
             this_second: Histogram::new_with_bounds(1_000, LONGEST, 2)?,
@@ -186,6 +189,7 @@ impl Receiver {
         }
         flow.received += 1;
         self.received.add(stamp.size);
+        self.last = now;
         let latency = now.saturating_sub(stamp.planned).max(1);
         flow.latency.saturating_record(latency);
         self.latency.saturating_record(latency);

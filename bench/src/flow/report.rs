@@ -91,9 +91,9 @@ pub struct WayReport {
     pub stale: u64,
     /// Packets that came and were none of this trial's.
     pub foreign: u64,
-    /// Packets sent per second.
+    /// Packets sent per second, until the last one.
     pub sent_pps: f64,
-    /// Packets received per second.
+    /// Packets received per second, until the last one.
     pub received_pps: f64,
     /// Bits of inner IP packets received per second.
     pub received_bps: f64,
@@ -129,6 +129,8 @@ pub struct CallsReport {
     pub up: u64,
     /// Calls that came up, and ended when nobody here wanted it.
     pub lost: u64,
+    /// Times that data stopped in a call that was up because something was negotiated anew.
+    pub held: u64,
     /// From the first call's begin until all had come up or had not.
     pub setup_seconds: f64,
     /// Why calls did not come up, or did not stay.
@@ -200,7 +202,11 @@ pub struct Report {
 impl WayReport {
     pub(super) fn new(sent: &Generator, received: &Receiver, worst: usize) -> Self {
         let schedule = &sent.trial.schedule;
-        let seconds = (schedule.count as f64 * schedule.interval / 1e9).max(1e-9);
+        // Rates are those of the whole time that it took, which is longer than planned where something is too slow.
+        let until = |last: u64| {
+            let last = last.max(schedule.end());
+            ((last - schedule.start) as f64 / 1e9).max(1e-9)
+        };
         let mut flows: Vec<FlowReport> = received
             .flows
             .iter()
@@ -249,9 +255,9 @@ impl WayReport {
             duplicates,
             stale: received.flows.iter().map(|flow| flow.stale).sum(),
             foreign: received.foreign,
-            sent_pps: sent.sent.packets as f64 / seconds,
-            received_pps: amount.packets as f64 / seconds,
-            received_bps: amount.octets as f64 * 8.0 / seconds,
+            sent_pps: sent.sent.packets as f64 / until(sent.last),
+            received_pps: amount.packets as f64 / until(received.last),
+            received_bps: amount.octets as f64 * 8.0 / until(received.last),
             latency_ms: Spread::of(&received.latency, UNITS),
             lateness_ms: Spread::of(&sent.lateness, UNITS),
             each_second: (0..count)
@@ -333,6 +339,13 @@ impl Report {
         for (reason, count) in &calls.failures {
             let _ = writeln!(text, "{count:>8}  {reason}");
         }
+        if calls.held > 0 {
+            let _ = writeln!(
+                text,
+                "{} times a call that was up stopped, to negotiate something anew",
+                calls.held
+            );
+        }
         if let Some(flows) = &self.flows {
             for (name, way) in &flows.ways {
                 let _ = writeln!(
@@ -353,7 +366,8 @@ impl Report {
             }
             let _ = writeln!(text, "  {:<13}{}", "ms", Spread::HEADS);
             for way in &trial.ways {
-                for (what, spread) in [("latency", &way.latency_ms), ("late", &way.lateness_ms)] {
+                let spreads = [("latency", &way.latency_ms), ("late", &way.lateness_ms)];
+                for (what, spread) in spreads.into_iter().filter(|(_, spread)| spread.count > 0) {
                     let name = format!("{} {what}", way.way.name());
                     let _ = writeln!(text, "  {name:<13}{}", spread.columns());
                 }

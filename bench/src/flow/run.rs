@@ -98,6 +98,10 @@ pub(super) async fn run(options: &Flow, server: Ipv4Addr) -> anyhow::Result<Outc
             }
         }
         trials.set_up(&calls);
+        let dead = |end: &JoinHandle<()>| end.is_finished();
+        if trouble.is_none() && (dead(&ends.worker) || ends.network.as_ref().is_some_and(dead)) {
+            trouble = Some(anyhow::anyhow!("a thread ended badly"));
+        }
         let over = setup.is_some() && trials.step()? == Step::Over;
         if (over || trouble.is_some() || interrupted) && calls.hang_up() {
             give_up = Some(tokio::time::Instant::now() + HANG_UP_LIMIT);
@@ -149,6 +153,7 @@ pub(super) async fn run(options: &Flow, server: Ipv4Addr) -> anyhow::Result<Outc
             begun: calls.begun(),
             up: calls.came_up,
             lost: calls.lost,
+            held: calls.held,
             setup_seconds: setup.unwrap_or_else(|| first.elapsed()).as_secs_f64(),
             failures: core::mem::take(&mut calls.failures),
         },

@@ -1,5 +1,6 @@
 //! Many datagrams by one system call, and sockets as they have to be for that.
 
+use core::net::{Ipv4Addr, SocketAddrV4};
 use core::num::NonZeroU64;
 use core::time::Duration;
 use std::io::{self, IoSlice};
@@ -73,7 +74,7 @@ fn drops_in(table: &str, inode: &str) -> u64 {
 struct Waiting {
     octets: [u8; CHUNK],
     len: usize,
-    to: Option<SocketAddrAny>,
+    to: SocketAddrAny,
 }
 
 /// Datagrams that wait to be sent, in order.
@@ -88,10 +89,11 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn new() -> Self {
+        let nowhere = SocketAddrAny::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
         let empty = || Waiting {
             octets: [0; CHUNK],
             len: 0,
-            to: None,
+            to: nowhere.clone(),
         };
         Self {
             waiting: (0..BATCH).map(|_| empty()).collect(),
@@ -110,7 +112,7 @@ impl Outbox {
     pub(super) fn push(
         &mut self,
         len: usize,
-        to: Option<SocketAddrAny>,
+        to: SocketAddrAny,
         write: impl FnOnce(&mut [u8]),
     ) -> bool {
         let Some(waiting) = self.waiting.get_mut(self.end) else {
@@ -165,10 +167,7 @@ fn send_some(socket: BorrowedFd<'_>, waiting: &[Waiting]) -> io::Result<usize> {
         .iter()
         .zip(&slices)
         .zip(&mut controls)
-        .map(|((one, slice), control)| match &one.to {
-            Some(to) => MMsgHdr::new_with_addr(to, slice, control),
-            None => MMsgHdr::new(slice, control),
-        })
+        .map(|((one, slice), control)| MMsgHdr::new_with_addr(&one.to, slice, control))
         .collect();
     Ok(rustix::net::sendmmsg(
         socket,
@@ -192,12 +191,12 @@ mod tests {
         let mut outbox = Outbox::new();
         for round in 0..3 {
             for n in 0..BATCH as u8 {
-                assert!(outbox.push(2, Some(to.into()), |octets| {
+                assert!(outbox.push(2, to.into(), |octets| {
                     octets.copy_from_slice(&[round, n]);
                 }));
             }
             assert_eq!(outbox.room(), 0);
-            assert!(!outbox.push(2, Some(to.into()), |_| {}));
+            assert!(!outbox.push(2, to.into(), |_| {}));
             outbox.send(&sender);
             assert_eq!((outbox.room(), outbox.refused), (BATCH, 0));
             let mut octets = [0; 10];
@@ -217,7 +216,7 @@ mod tests {
         let nowhere = SocketAddr::from(([255, 255, 255, 255], 9));
         let mut outbox = Outbox::new();
         for to in [to, nowhere, to] {
-            outbox.push(1, Some(to.into()), |octets| octets[0] = 7);
+            outbox.push(1, to.into(), |octets| octets[0] = 7);
         }
         outbox.send(&sender);
         assert_eq!((outbox.refused, outbox.room()), (1, BATCH));

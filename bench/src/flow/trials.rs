@@ -131,7 +131,7 @@ impl<'a> Trials<'a> {
                 "the calls take inner packets of at most {mtu} octets, and --size {size} has some of {largest}"
             );
         }
-        self.flows = calls.up().map(|(_, address)| address).collect();
+        self.flows = calls.up().collect();
         let every = AGAIN
             .as_secs_f64()
             .max(self.flows.len() as f64 / VERIFY_RATE);
