@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use turnpike_dataplane::api::{Command, Event};
 use turnpike_protocol::mschap::Password;
-use turnpike_protocol::ppp::{ClientLink, PhaseName, Timing};
+use turnpike_protocol::ppp::{ClientLink, End, PhaseName, Timing};
 use turnpike_protocol::pptp::CallerConfig;
 use turnpike_protocol::{CallId, Time};
 
@@ -21,7 +21,7 @@ use super::calls::{Calls, Done};
 use super::report::{Books, Marks, Phase};
 use super::wire::{self, MAX_PACKET, Wire};
 use crate::dial::{Outcome, password};
-use crate::subscriber::{Action, Subscriber, SubscriberConfig};
+use crate::subscriber::{Action, Cause, Subscriber, SubscriberConfig};
 use crate::tcp::{self, Heard};
 
 /// How long everybody may take to end after having been asked to.
@@ -501,7 +501,7 @@ impl<'a> Front<'a> {
             Action::Up { .. } | Action::Up6 { .. } | Action::Held { .. } => {}
             Action::Ended { cause, .. } => {
                 let (settled, ending) = (attempt.settled, attempt.ending);
-                let reason = cause.kind();
+                let reason = reason(&cause);
                 if !settled {
                     self.fail(number, &reason);
                     self.hang_up_one(number, now);
@@ -563,5 +563,15 @@ impl<'a> Front<'a> {
                 self.deadlines.remove(&(deadline, number));
             }
         }
+    }
+}
+
+/// Why a call ended, without what is different for each user: it is counted by this.
+fn reason(cause: &Cause) -> String {
+    match cause {
+        Cause::Link(End::AuthenticationFailed { code, message, .. }) => {
+            format!("the server refuses the login: E={code} {message}")
+        }
+        _ => cause.to_string(),
     }
 }
