@@ -150,3 +150,49 @@ impl Side {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::super::generator::tests::trial;
+    use super::super::packet::FRONT;
+    use super::super::plan::Size;
+    use super::*;
+
+    #[test]
+    fn an_end_does_as_told_and_says_what_it_has() {
+        let (halves, mut said) = unbounded_channel();
+        let script = Arc::new(Script::new(5, 1));
+        let origin = Instant::now();
+        let mut access = Side::access(script.clone(), origin, halves.clone());
+        let mut network = Side::network(script.clone(), origin, halves);
+        access.follow();
+        assert_eq!(access.due(), None);
+        script.order(Order::Go(trial(1, 1, 2, Size::Fixed(100))));
+        access.follow();
+        network.follow();
+        // This trial goes up only.
+        assert_eq!(access.due(), Some(1_000_000_000));
+        assert_eq!(network.due(), None);
+        assert!(access.take(&[]).is_none());
+        while let Some((stamp, address)) = access.next(2_000_000_000) {
+            let mut datagram = vec![0; 100 - FRONT];
+            stamp.write(&mut datagram);
+            assert_eq!(network.take(&datagram), Some(stamp));
+            assert_eq!(network.address(stamp.flow), Some(address));
+        }
+        network.take_foreign();
+        script.order(Order::Rest);
+        access.follow();
+        let half = said.try_recv().unwrap();
+        assert_eq!(half.sent.unwrap().sent.packets, 2);
+        assert!(half.received.is_none());
+        script.order(Order::Stop);
+        network.follow();
+        let half = said.try_recv().unwrap();
+        let received = half.received.unwrap();
+        assert_eq!((received.received.packets, received.foreign), (2, 1));
+        assert!(half.sent.is_none() && network.is_stopped() && !access.is_stopped());
+    }
+}
