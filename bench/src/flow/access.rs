@@ -3,6 +3,7 @@
 //! No packet is copied or queued between worker and generator: what is due is written into a frame when the worker asks
 //! for frames of its host port, and what comes out of a call is looked at and released when the worker sends it there.
 
+use core::cell::Cell;
 use core::net::SocketAddrV4;
 use core::time::Duration;
 
@@ -135,6 +136,10 @@ impl<D: Line> Device for Access<D> {
 
     fn bytes<'a>(&'a mut self, frame: &'a mut Frame) -> &'a mut [u8] {
         self.line.bytes(frame)
+    }
+
+    fn lend<'a>(&'a self, frame: &'a Frame) -> &'a [Cell<u8>] {
+        self.line.lend(frame)
     }
 
     fn flush(&mut self) {

@@ -1,5 +1,6 @@
 //! A worker's access port over a raw GRE socket: needs nothing of the kernel or the network card.
 
+use core::cell::Cell;
 use core::net::{Ipv4Addr, SocketAddrV4};
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -167,6 +168,10 @@ impl Device for RawGre {
 
     fn bytes<'a>(&'a mut self, frame: &'a mut Frame) -> &'a mut [u8] {
         self.memory.bytes(frame)
+    }
+
+    fn lend<'a>(&'a self, frame: &'a Frame) -> &'a [Cell<u8>] {
+        self.memory.lend(frame)
     }
 
     fn flush(&mut self) {
