@@ -5,6 +5,7 @@ pub mod dial;
 pub mod faults;
 pub mod flood;
 pub mod flow;
+pub mod report;
 pub mod spread;
 pub mod storm;
 pub mod subscriber;

@@ -5,11 +5,12 @@ use core::time::Duration;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use turnpike_bench::dial::{self, Dial, Outcome};
 use turnpike_bench::flood::{self, Flood};
 use turnpike_bench::flow::{self, Flow};
+use turnpike_bench::report::Origin;
 use turnpike_bench::storm::{self, Storm};
 use turnpike_bench::traffic;
 
@@ -76,7 +77,8 @@ fn main() -> ExitCode {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
         )
         .init();
-    match run(Cli::parse().mode) {
+    let (mode, origin) = parse();
+    match run(mode, origin) {
         Ok(Outcome::AllGood) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(1),
         Err(error) => {
@@ -87,11 +89,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(mode: Mode) -> anyhow::Result<Outcome> {
+/// What is asked for, and what a report says of where it comes from.
+fn parse() -> (Mode, Origin) {
+    let command = Cli::command();
+    let matches = command.clone().get_matches();
+    let origin = matches
+        .subcommand()
+        .and_then(|(name, matches)| Some(Origin::now(command.find_subcommand(name)?, matches)))
+        .unwrap_or_default();
+    match Cli::from_arg_matches(&matches) {
+        Ok(cli) => (cli.mode, origin),
+        Err(error) => error.exit(),
+    }
+}
+
+fn run(mode: Mode, origin: Origin) -> anyhow::Result<Outcome> {
     match mode {
         Mode::Dial(options) => dial::run(&options),
-        Mode::Storm(options) => storm::run(&options),
         Mode::Flow(options) => flow::run(&options),
+        Mode::Storm(options) => storm::run(&options, origin),
         Mode::Echo { listen } => {
             let report = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

@@ -82,12 +82,22 @@ fn every_call_comes_up_and_every_phase_is_measured() {
             assert_eq!(report[name], json!(expected), "{name}: {report}");
         }
         assert_eq!(report["failures"], json!({}));
+        assert_eq!(report["tool"], json!("storm"));
+        assert_eq!(report["options"]["calls"], json!(calls));
+        for field in ["version", "started", "cpu", "kernel"] {
+            assert_ne!(report[field], json!(""), "{field}: {report}");
+        }
+        // Neither in the options nor anywhere else.
+        assert!(!report.to_string().contains(&stage.password), "{report}");
         let names: Vec<&str> = report["phases"]
             .as_array()
             .unwrap()
             .iter()
             .map(|phase| {
                 assert_eq!(phase["ms"]["count"], json!(CALLS), "{report}");
+                let buckets = phase["ms"]["buckets"].as_array().unwrap();
+                let counted: u64 = buckets.iter().map(|b| b[1].as_u64().unwrap()).sum();
+                assert_eq!(counted, CALLS, "{report}");
                 phase["phase"].as_str().unwrap()
             })
             .collect();

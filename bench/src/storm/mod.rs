@@ -6,7 +6,7 @@
 //! then said.
 
 mod calls;
-mod report;
+pub(crate) mod report;
 mod run;
 mod wire;
 
@@ -17,6 +17,7 @@ use clap::Args;
 use turnpike_protocol::mppe::{Allowed, Stateful};
 
 use crate::dial::{AuthChoice, MppeChoice, Outcome, StrengthChoice, positive, resolve, seconds};
+use crate::report::Origin;
 
 /// Set up calls at a rate, and measure each phase of it
 ///
@@ -103,11 +104,11 @@ impl Storm {
     }
 }
 
-/// Runs a storm to its end, or until SIGINT or SIGTERM.
+/// Runs a storm to its end, or until SIGINT or SIGTERM. `origin` becomes part of the report.
 ///
 /// # Errors
 /// When nothing can be dialled at all.
-pub fn run(options: &Storm) -> anyhow::Result<Outcome> {
+pub fn run(options: &Storm, origin: Origin) -> anyhow::Result<Outcome> {
     anyhow::ensure!(
         options.users == 1 || options.user.contains("{}"),
         "--users {} needs a {{}} in --user, where the number goes",
@@ -118,7 +119,7 @@ pub fn run(options: &Storm) -> anyhow::Result<Outcome> {
         .build()?
         .block_on(async {
             let server = resolve(&options.server, options.port).await?;
-            run::run(options, server).await
+            run::run(options, origin, server).await
         })
 }
 
@@ -146,6 +147,7 @@ mod tests {
         );
         let one = with(&["--user", "alice"]);
         assert_eq!(one.user_of(7), "alice");
-        assert!(run(&with(&["--user", "alice", "--users", "3"])).is_err());
+        let many = with(&["--user", "alice", "--users", "3"]);
+        assert!(run(&many, Origin::default()).is_err());
     }
 }

@@ -6,9 +6,10 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use turnpike_protocol::Time;
 
+use crate::report::Origin;
 use crate::spread::Spread;
 
 /// The longest time that is told apart, in microseconds: ten minutes.
@@ -18,7 +19,7 @@ const LONGEST: u64 = 600_000_000;
 const UNITS: f64 = 1e3;
 
 /// The phases of a set-up, in their order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// TCP connects.
@@ -45,7 +46,7 @@ impl Phase {
         Self::Network,
     ];
 
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Control => "control",
@@ -151,9 +152,16 @@ impl Books {
         self.lost += 1;
     }
 
-    pub(super) fn report(&self, server: Ipv4Addr, held_back: u64, refused: u64) -> Report {
+    pub(super) fn report(
+        &self,
+        origin: Origin,
+        server: Ipv4Addr,
+        held_back: u64,
+        refused: u64,
+    ) -> Report {
         let seconds = self.last.as_secs_f64();
         Report {
+            origin,
             server,
             begun: self.begun,
             up: self.up,
@@ -188,7 +196,7 @@ fn record(histogram: &mut Histogram<u64>, time: Duration) {
 }
 
 /// A phase.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PhaseReport {
     /// Which.
     pub phase: Phase,
@@ -197,8 +205,11 @@ pub struct PhaseReport {
 }
 
 /// Everything.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
+    /// With what this was measured, when, and where.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// The server.
     pub server: Ipv4Addr,
     /// Set-ups that were begun.
@@ -287,7 +298,7 @@ mod tests {
         books.up(&marks, Duration::from_millis(2_036));
         books.failed(Phase::Lcp, "no answer", Duration::from_millis(3_000));
         books.failed(Phase::Lcp, "no answer", Duration::from_millis(4_000));
-        let report = books.report(Ipv4Addr::LOCALHOST, 0, 0);
+        let report = books.report(Origin::default(), Ipv4Addr::LOCALHOST, 0, 0);
         let longest: Vec<f64> = report.phases.iter().map(|one| one.ms.max.round()).collect();
         assert_eq!(longest, [1.0, 2.0, 3.0, 10.0, 0.0, 20.0]);
         assert_eq!(report.total_ms.p50.round(), 36.0);

@@ -21,6 +21,7 @@ use super::calls::{Calls, Done};
 use super::report::{Books, Marks, Phase};
 use super::wire::{self, MAX_PACKET, Wire};
 use crate::dial::{Outcome, password};
+use crate::report::Origin;
 use crate::subscriber::{Action, Cause, Subscriber, SubscriberConfig};
 use crate::tcp::{self, Heard};
 
@@ -74,7 +75,11 @@ struct Front<'a> {
     progress: ProgressBar,
 }
 
-pub(super) async fn run(options: &Storm, server: Ipv4Addr) -> anyhow::Result<Outcome> {
+pub(super) async fn run(
+    options: &Storm,
+    origin: Origin,
+    server: Ipv4Addr,
+) -> anyhow::Result<Outcome> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let (messages, mut inbox) = unbounded_channel();
@@ -114,7 +119,7 @@ pub(super) async fn run(options: &Storm, server: Ipv4Addr) -> anyhow::Result<Out
         }
     }
     let refused = front.wires.values().map(|wire| wire.refused).sum();
-    let report = front.books.report(server, front.held_back, refused);
+    let report = front.books.report(origin, server, front.held_back, refused);
     let text = if options.json {
         serde_json::to_string(&report)? + "\n"
     } else {
