@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use turnpike_bench::dial::{self, Dial, Outcome};
 use turnpike_bench::flood::{self, Flood};
 use turnpike_bench::flow::{self, Flow};
-use turnpike_bench::report::Origin;
+use turnpike_bench::report::{self, Origin, ReportFile};
 use turnpike_bench::storm::{self, Storm};
 use turnpike_bench::traffic;
 
@@ -30,6 +30,7 @@ enum Mode {
     Dial(Box<Dial>),
     Storm(Box<Storm>),
     Flow(Box<Flow>),
+    Report(ReportFile),
     /// Send every numbered datagram of `dial --traffic` back to where it came from
     ///
     /// Runs until SIGINT or SIGTERM, then prints what it saw as JSON.
@@ -108,6 +109,7 @@ fn run(mode: Mode, origin: Origin) -> anyhow::Result<Outcome> {
         Mode::Dial(options) => dial::run(&options),
         Mode::Flow(options) => flow::run(&options),
         Mode::Storm(options) => storm::run(&options, origin),
+        Mode::Report(options) => report::run(&options).map(|()| Outcome::AllGood),
         Mode::Echo { listen } => {
             let report = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

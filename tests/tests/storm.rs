@@ -71,8 +71,10 @@ impl Stage {
 fn every_call_comes_up_and_every_phase_is_measured() {
     let stage = stage();
     let calls = CALLS.to_string();
+    let page = stage.road.lab.directory().join("storm.html");
+    let html = page.to_str().unwrap();
     for more in [
-        &["--calls", &calls, "--rate", "100"][..],
+        &["--calls", &calls, "--rate", "100", "--html", html][..],
         // As many as can be answered, and all of them stay until the last is up.
         &["--calls", &calls, "--outstanding", "20", "--keep"],
     ] {
@@ -123,6 +125,9 @@ fn every_call_comes_up_and_every_phase_is_measured() {
         if more.contains(&"--rate") {
             // No more than asked for: the first is begun at once, and 299 take 2.99 s.
             assert!(number(&report["seconds"]) >= 2.9, "{report}");
+            let page = std::fs::read_to_string(&page).unwrap();
+            assert!(page.contains("<svg") && page.ends_with("</html>"), "{page}");
+            assert!(!page.contains(&stage.password), "{page}");
         }
         println!(
             "{:.0} per second, p50 {} ms, p99 {} ms",

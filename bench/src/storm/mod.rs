@@ -84,6 +84,9 @@ pub struct Storm {
     /// One JSON object at the end instead of text
     #[arg(long)]
     pub json: bool,
+    /// Write a page with plots, too, as `turnpike-bench report` makes it of the JSON
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<std::path::PathBuf>,
 }
 
 impl Storm {

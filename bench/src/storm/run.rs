@@ -21,7 +21,7 @@ use super::calls::{Calls, Done};
 use super::report::{Books, Marks, Phase};
 use super::wire::{self, MAX_PACKET, Wire};
 use crate::dial::{Outcome, password};
-use crate::report::Origin;
+use crate::report::{Origin, Page};
 use crate::subscriber::{Action, Cause, Subscriber, SubscriberConfig};
 use crate::tcp::{self, Heard};
 
@@ -83,6 +83,7 @@ pub(super) async fn run(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let (messages, mut inbox) = unbounded_channel();
+    let page = options.html.as_deref().map(Page::create).transpose()?;
     let mut front = Front::new(options, server, messages)?;
     // A wire for each address at once: what is wrong with one is said before anybody is dialled.
     for local in &options.from {
@@ -126,6 +127,9 @@ pub(super) async fn run(
         report.text()
     };
     io::stdout().lock().write_all(text.as_bytes())?;
+    if let Some(page) = page {
+        page.write(&(&report).into())?;
+    }
     Ok(if report.failed == 0 && report.lost == 0 && report.up > 0 {
         Outcome::AllGood
     } else {
