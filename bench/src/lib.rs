@@ -1,6 +1,7 @@
 //! The built-in client and the load generator: `protocol`'s client role over the same workers as the server's.
 #![forbid(unsafe_code)]
 
+pub mod compare;
 pub mod dial;
 pub mod faults;
 pub mod flood;

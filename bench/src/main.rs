@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
+use turnpike_bench::compare::{self, Compare};
 use turnpike_bench::dial::{self, Dial, Outcome};
 use turnpike_bench::flood::{self, Flood};
 use turnpike_bench::flow::{self, Flow};
@@ -31,6 +32,7 @@ enum Mode {
     Storm(Box<Storm>),
     Flow(Box<Flow>),
     Report(ReportFile),
+    Compare(Compare),
     /// Send every numbered datagram of `dial --traffic` back to where it came from
     ///
     /// Runs until SIGINT or SIGTERM, then prints what it saw as JSON.
@@ -109,6 +111,7 @@ fn run(mode: Mode, origin: Origin) -> anyhow::Result<Outcome> {
         Mode::Dial(options) => dial::run(&options),
         Mode::Flow(options) => flow::run(&options),
         Mode::Storm(options) => storm::run(&options, origin),
+        Mode::Compare(options) => compare::run(&options),
         Mode::Report(options) => report::run(&options).map(|()| Outcome::AllGood),
         Mode::Echo { listen } => {
             let report = tokio::runtime::Builder::new_current_thread()
