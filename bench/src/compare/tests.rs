@@ -62,7 +62,7 @@ fn run_of(kind: Kind, seed: u64) -> Sheet {
         })
         .collect();
     let calls = each_second.iter().sum::<f64>() as u64;
-    let mut times = |name: &str, median: f64, whole| {
+    let mut times = |name: &str, median: f64, principal| {
         let mut histogram = Histogram::<u64>::new_with_bounds(1, 600_000_000, 3).unwrap();
         for _ in 0..calls {
             let ms = median * luck * (0.5 * chance.normal()).exp();
@@ -71,7 +71,7 @@ fn run_of(kind: Kind, seed: u64) -> Sheet {
         Times {
             name: name.to_owned(),
             ms: Spread::of(&histogram, 1e3),
-            whole,
+            principal,
         }
     };
     let times = vec![
@@ -102,6 +102,8 @@ fn run_of(kind: Kind, seed: u64) -> Sheet {
             better: Better::Less,
         }],
         reasons: Default::default(),
+        series: Vec::new(),
+        tables: Vec::new(),
     }
 }
 

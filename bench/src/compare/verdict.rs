@@ -9,9 +9,9 @@ use super::interval::{
 };
 use crate::report::sheet::{Better, Sheet, Times, three};
 
-/// Quantiles that are compared, of each phase; the whole has [`OF_WHOLE`] as well.
+/// Quantiles that are compared; of times that matter most there is [`OF_PRINCIPAL`] as well.
 const QUANTILES: [(f64, &str); 2] = [(0.5, "p50"), (0.99, "p99")];
-const OF_WHOLE: [(f64, &str); 2] = [(0.9, "p90"), (0.999, "p99.9")];
+const OF_PRINCIPAL: [(f64, &str); 2] = [(0.9, "p90"), (0.999, "p99.9")];
 
 /// From this many runs on each side the variation between them says how sure a figure is.
 const RUNS: usize = 3;
@@ -135,7 +135,11 @@ fn jobs(before: &[Sheet], after: &[Sheet]) -> Vec<Job> {
         all.push(Job::Rate(rate.name.clone()));
     }
     for times in &first.times {
-        let more = if times.whole { &OF_WHOLE[..] } else { &[] };
+        let more = if times.principal {
+            &OF_PRINCIPAL[..]
+        } else {
+            &[]
+        };
         let mut quantiles = [&QUANTILES[..], more].concat();
         quantiles.sort_by(|a, b| a.0.total_cmp(&b.0));
         let jobs = quantiles

@@ -4,6 +4,7 @@ mod origin;
 mod page;
 mod plot;
 pub(crate) mod sheet;
+mod tools;
 
 use std::fs::File;
 use std::io::Write as _;

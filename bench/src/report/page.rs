@@ -2,8 +2,9 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::origin::Origin;
 use super::plot::{self, Axis, COLOURS, Mark, Plot, Scale};
-use super::sheet::{Rate, Sheet, Times, three};
+use super::sheet::{Rate, Series, Sheet, Table, Times, three};
 use crate::spread::Spread;
 
 /// Most bars of a histogram.
@@ -14,11 +15,10 @@ const BARS_PER_OCTAVE: f64 = 16.0;
 
 /// The page.
 pub(super) fn page(sheet: &Sheet) -> String {
-    let sheet = &cleaned(sheet);
     let origin = &sheet.origin;
     let plots: Vec<Plot> = plots(sheet);
-    let (over_time, spreads) = plots.split_at(sheet.rates.len() + 1);
-    html! {
+    let (over_time, histograms) = plots.split_at(sheet.rates.len() + sheet.series.len() + 1);
+    let page = html! {
         (DOCTYPE)
         html lang="en" {
             head {
@@ -33,10 +33,7 @@ pub(super) fn page(sheet: &Sheet) -> String {
             }
             body {
                 h1 { (sheet.title) }
-                p.from {
-                    "turnpike-bench " (origin.version) " \u{b7} " (origin.started) " \u{b7} " (origin.cpu)
-                    ", " (origin.cpus) " processors \u{b7} Linux " (origin.kernel)
-                }
+                p.from { (from(origin)) }
                 dl.summary {
                     @for (name, value) in &sheet.summary { div { dt { (name) } dd { (value) } } }
                 }
@@ -44,37 +41,44 @@ pub(super) fn page(sheet: &Sheet) -> String {
                 h2 { "Over time, and how long" }
                 div.plots { @for plot in over_time { (plot.figure()) } }
                 h2 { "Times in milliseconds" }
-                (table(&sheet.times))
+                (times_table(&sheet.times))
+                @for table in &sheet.tables { (other_table(table)) }
                 h2 { "Histograms" }
-                div.plots { @for plot in spreads { (plot.figure()) } }
-                h2 { "Options" }
-                div.wide { table { tbody {
-                    @for (name, value) in &origin.options {
-                        tr { td { (name) } td.words { (value) } }
-                    }
-                } } }
+                div.plots { @for plot in histograms { (plot.figure()) } }
+                @if !origin.options.is_empty() {
+                    h2 { "Options" }
+                    div.wide { table { tbody {
+                        @for (name, value) in &origin.options {
+                            tr { td { (name) } td.words { (value) } }
+                        }
+                    } } }
+                }
             }
         }
-    }
-    .into_string()
+    };
+    cleaned(page.into_string())
 }
 
-/// All plots of a report: of each rate, of all times together, of each time.
+/// All plots of a report: of each rate, each series, all times together, and each time.
 fn plots(sheet: &Sheet) -> Vec<Plot> {
     let rates = sheet.rates.iter().map(over_time);
-    let histograms = sheet.times.iter().enumerate();
+    let series = sheet.series.iter().map(lines);
+    let colours = colours(&sheet.times);
+    let histograms = sheet.times.iter().zip(&colours);
     rates
-        .chain([percentiles(&sheet.times)])
-        .chain(histograms.map(|(at, times)| histogram(times, colour(at, times))))
+        .chain(series)
+        .chain([percentiles(&sheet.times, &colours)])
+        .chain(histograms.map(|(times, colour)| histogram(times, *colour)))
         .collect()
 }
 
 /// The same as SVG files with their names.
 pub(super) fn files(sheet: &Sheet) -> Vec<(String, String)> {
-    let sheet = &cleaned(sheet);
     let rates = sheet.rates.iter().map(|rate| &*rate.name);
+    let series = sheet.series.iter().map(|series| &*series.name);
     let times = sheet.times.iter().map(|times| &*times.name);
     rates
+        .chain(series)
         .chain(["percentiles"])
         .chain(times)
         .zip(plots(sheet))
@@ -83,42 +87,33 @@ pub(super) fn files(sheet: &Sheet) -> Vec<(String, String)> {
                 .chars()
                 .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
                 .collect();
-            (format!("{name}.svg"), plot.file())
+            (format!("{name}.svg"), cleaned(plot.file()))
         })
         .collect()
 }
 
-/// The last colour is for the whole.
-fn colour(at: usize, times: &Times) -> usize {
-    if times.whole {
-        COLOURS - 1
-    } else {
-        at % (COLOURS - 1)
-    }
+/// One colour each; the last one is the most prominent, for what matters most if that is one thing.
+fn colours(times: &[Times]) -> Vec<usize> {
+    let one = times.iter().filter(|times| times.principal).count() == 1;
+    let colour = |(at, times): (usize, &Times)| match one && times.principal {
+        true => COLOURS - 1,
+        false => at % (COLOURS - 1),
+    };
+    times.iter().enumerate().map(colour).collect()
 }
 
-/// Without characters that a page or an SVG file must not have; what a server sent is in here.
-fn cleaned(sheet: &Sheet) -> Sheet {
-    let clean = |text: &str| -> String {
-        let shown = |c: char| match c {
-            c if c.is_control() => char::REPLACEMENT_CHARACTER,
-            // Marks that make text run the other way, over what stands next to it.
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => char::REPLACEMENT_CHARACTER,
-            c => c,
-        };
-        text.chars().map(shown).collect()
+/// Without characters that a page or an SVG file must not have: what a server sent is in there.
+fn cleaned(text: String) -> String {
+    let shown = |c: char| match c {
+        '\n' => c,
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        // Marks that make text run the other way, over what stands next to it; and what XML has no place for.
+        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{fffe}' | '\u{ffff}' => {
+            char::REPLACEMENT_CHARACTER
+        }
+        c => c,
     };
-    let mut sheet = sheet.clone();
-    sheet.title = clean(&sheet.title);
-    sheet.reasons = sheet
-        .reasons
-        .iter()
-        .map(|(reason, count)| (clean(reason), *count))
-        .collect();
-    for value in sheet.origin.options.values_mut() {
-        *value = clean(value);
-    }
-    sheet
+    text.chars().map(shown).collect()
 }
 
 fn reasons(sheet: &Sheet) -> Markup {
@@ -134,7 +129,7 @@ fn reasons(sheet: &Sheet) -> Markup {
     }
 }
 
-fn table(times: &[Times]) -> Markup {
+fn times_table(times: &[Times]) -> Markup {
     html! {
         div.wide { table {
             thead { tr {
@@ -142,8 +137,8 @@ fn table(times: &[Times]) -> Markup {
                 @for head in ["count", "min", "p50", "p90", "p99", "p99.9", "max"] { th { (head) } }
             } }
             tbody {
-                @for Times { name, ms, whole } in times {
-                    tr.whole[*whole] {
+                @for Times { name, ms, principal } in times {
+                    tr.principal[*principal] {
                         td { (name) }
                         td { (ms.count) }
                         @for value in [ms.min, ms.p50, ms.p90, ms.p99, ms.p999, ms.max] {
@@ -153,6 +148,39 @@ fn table(times: &[Times]) -> Markup {
                 }
             }
         } }
+    }
+}
+
+/// What nobody knows is left out.
+fn from(origin: &Origin) -> String {
+    let mut parts = vec![format!("turnpike-bench {}", origin.version)];
+    for (part, known) in [
+        (origin.started.clone(), !origin.started.is_empty()),
+        (
+            format!("{} x {}", origin.cpus, origin.cpu),
+            !origin.cpu.is_empty(),
+        ),
+        (
+            format!("Linux {}", origin.kernel),
+            !origin.kernel.is_empty(),
+        ),
+    ] {
+        if known {
+            parts.push(part);
+        }
+    }
+    parts.join(" \u{b7} ")
+}
+
+fn other_table(table: &Table) -> Markup {
+    html! {
+        @if !table.rows.is_empty() {
+            h2 { (table.name) }
+            div.wide { table {
+                thead { tr { @for head in &table.heads { th { (head) } } } }
+                tbody { @for row in &table.rows { tr { @for cell in row { td { (cell) } } } } }
+            } }
+        }
     }
 }
 
@@ -191,15 +219,54 @@ fn over_time(rate: &Rate) -> Plot {
     }
 }
 
+fn lines(series: &Series) -> Plot {
+    let values = || {
+        series
+            .lines
+            .iter()
+            .flat_map(|(_, values)| values.iter().copied())
+    };
+    let seconds = series.lines.iter().map(|(_, values)| values.len()).max();
+    let marks = series
+        .lines
+        .iter()
+        .enumerate()
+        .map(|(colour, (name, values))| Mark::Line {
+            name: (*name).to_owned(),
+            colour,
+            // A value is of a whole second; it stands in the middle of it.
+            points: (0..)
+                .map(|second| f64::from(second) + 0.5)
+                .zip(values.iter().copied())
+                .collect(),
+        });
+    Plot {
+        title: series.name.clone(),
+        x: Axis::new(
+            "seconds",
+            Scale::Linear(0.0, seconds.unwrap_or(0).max(1) as f64),
+        ),
+        y: Axis::new(
+            series.unit,
+            match series.logarithmic {
+                true => Scale::log(values()),
+                false => Scale::up_to(values().fold(0.0, f64::max)),
+            },
+        ),
+        marks: marks.collect(),
+    }
+}
+
 /// How long so many took at most: a curve for each, each nine as wide as the one before.
-fn percentiles(times: &[Times]) -> Plot {
+fn percentiles(times: &[Times], colours: &[usize]) -> Plot {
     let most = times.iter().map(|one| one.ms.count).max().unwrap_or(0);
     // Beyond this there is one call or less.
     let highest = (1.0 - 1.0 / most.max(10) as f64).min(0.999_999);
-    let lines = times.iter().enumerate().filter(|(_, one)| one.ms.count > 0);
-    let marks = lines.map(|(at, one)| Mark::Line {
+    let lines = times.iter().zip(colours);
+    let lines = lines.filter(|(one, _)| one.ms.count > 0);
+    let marks = lines.map(|(one, colour)| Mark::Line {
         name: one.name.clone(),
-        colour: colour(at, one),
+        colour: *colour,
         points: curve(&one.ms),
     });
     Plot {

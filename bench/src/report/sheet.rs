@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::origin::Origin;
+use super::tools;
 use crate::spread::Spread;
-use crate::storm;
 
 /// Which way a figure gets better.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Better {
     /// Upwards.
-    #[allow(dead_code, reason = "no tool has such a share yet")]
     More,
     /// Downwards.
     Less,
@@ -38,8 +38,8 @@ pub struct Times {
     pub name: String,
     /// In milliseconds.
     pub ms: Spread,
-    /// The sum of the others.
-    pub whole: bool,
+    /// One of those that matter most: the sum of the others, or what the tool is there to measure.
+    pub principal: bool,
 }
 
 /// How many of how many.
@@ -55,6 +55,30 @@ pub struct Share {
     pub better: Better,
 }
 
+/// Something that has a value in each second.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Series {
+    /// What.
+    pub name: String,
+    /// In what.
+    pub unit: &'static str,
+    /// Whether small and large ones are to be seen at once.
+    pub logarithmic: bool,
+    /// What each line is, and its values.
+    pub lines: Vec<(&'static str, Vec<f64>)>,
+}
+
+/// Figures that are neither drawn nor compared.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Table {
+    /// What of.
+    pub name: &'static str,
+    /// The heads of its columns.
+    pub heads: Vec<&'static str>,
+    /// As many cells each.
+    pub rows: Vec<Vec<String>>,
+}
+
 /// A report.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Sheet {
@@ -66,10 +90,14 @@ pub struct Sheet {
     pub summary: Vec<(String, String)>,
     /// Counted second by second.
     pub rates: Vec<Rate>,
+    /// Second by second, but not counted.
+    pub series: Vec<Series>,
     /// How long things took, in the order in which they come.
     pub times: Vec<Times>,
     /// How many of how many.
     pub shares: Vec<Share>,
+    /// What else there is to say.
+    pub tables: Vec<Table>,
     /// What went wrong, in words, and how often.
     pub reasons: BTreeMap<String, u64>,
 }
@@ -92,74 +120,12 @@ impl Sheet {
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let value: Value =
             serde_json::from_str(text).context("this is not one JSON object, as --json prints")?;
-        match value.get("tool").and_then(Value::as_str) {
-            Some("storm") => {
-                let report: storm::report::Report = serde_json::from_value(value)
-                    .context("this does not have all that storm reports")?;
-                Ok(Self::from(&report))
-            }
-            Some(other) => anyhow::bail!("{other:?} is none of the tools known here: storm"),
-            None => anyhow::bail!("it does not say what it is of (there is no \"tool\")"),
-        }
+        tools::sheet(value)
     }
-}
 
-impl From<&storm::report::Report> for Sheet {
-    fn from(report: &storm::report::Report) -> Self {
-        // What is begun of the last second says nothing about a whole one.
-        let whole = report.seconds as usize;
-        let mut each_second: Vec<f64> = report.each_second.iter().map(|&n| n as f64).collect();
-        each_second.resize(whole, 0.0);
-        let phases = report.phases.iter().map(|one| Times {
-            name: one.phase.name().to_owned(),
-            ms: one.ms.clone(),
-            whole: false,
-        });
-        let all = Times {
-            name: "all".to_owned(),
-            ms: report.total_ms.clone(),
-            whole: true,
-        };
-        let share = |name: &str, part, of| Share {
-            name: name.to_owned(),
-            part,
-            of,
-            better: Better::Less,
-        };
-        let ms = &report.total_ms;
-        let mut summary = vec![
-            ("calls set up per second".to_owned(), three(report.rate)),
-            ("calls that came up".to_owned(), report.up.to_string()),
-            ("did not".to_owned(), report.failed.to_string()),
-            ("lost later".to_owned(), report.lost.to_string()),
-            ("half took, ms".to_owned(), three(ms.p50)),
-            ("99 of 100 took, ms".to_owned(), three(ms.p99)),
-            ("seconds".to_owned(), three(report.seconds)),
-        ];
-        for (name, count) in [
-            ("begun late: --outstanding", report.held_back),
-            ("packets without room", report.refused),
-        ] {
-            if count > 0 {
-                summary.push((name.to_owned(), count.to_string()));
-            }
-        }
-        Self {
-            origin: report.origin.clone(),
-            title: format!("storm on {}", report.server),
-            summary,
-            rates: vec![Rate {
-                name: "calls set up".to_owned(),
-                each_second,
-                mean: report.rate,
-            }],
-            times: phases.chain([all]).collect(),
-            shares: vec![
-                share("calls that did not come up", report.failed, report.begun),
-                share("calls lost", report.lost, report.up),
-            ],
-            reasons: report.failures.clone(),
-        }
+    /// Of what a tool is about to print.
+    pub(crate) fn of(report: &impl Serialize) -> anyhow::Result<Self> {
+        tools::sheet(serde_json::to_value(report)?)
     }
 }
 
@@ -181,28 +147,15 @@ pub(crate) mod tests {
     pub(crate) const STORM: &str = include_str!("storm.json");
 
     #[test]
-    fn a_storm_is_read() {
-        let sheet = Sheet::parse(STORM).unwrap();
-        assert_eq!(sheet.title, "storm on 10.7.0.1");
-        assert_eq!(sheet.origin.options["rate"], "100");
-        let [rate] = &sheet.rates[..] else {
-            panic!("{:?}", sheet.rates);
-        };
-        // 4.9 s: four whole seconds, in the last of which nothing came up.
-        assert_eq!(rate.each_second, [90.0, 101.0, 99.0, 0.0]);
-        let names: Vec<&str> = sheet.times.iter().map(|one| &*one.name).collect();
-        assert_eq!(names, ["lcp", "authentication", "all"]);
-        assert_eq!((sheet.shares[0].part, sheet.shares[0].of), (3, 293));
-        assert_eq!(sheet.reasons.len(), 1);
-    }
-
-    #[test]
     fn what_is_no_report_is_refused_in_words() {
         for (text, words) in [
             ("", "not one JSON object"),
             ("{}", "no \"tool\""),
             (r#"{"tool":"hammer"}"#, "\"hammer\" is none of the tools"),
-            (r#"{"tool":"storm"}"#, "all that storm reports"),
+            (
+                r#"{"tool":"storm"}"#,
+                "all that storm reports: missing field",
+            ),
         ] {
             let error = format!("{:#}", Sheet::parse(text).unwrap_err());
             assert!(error.contains(words), "{error}");

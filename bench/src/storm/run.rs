@@ -21,6 +21,7 @@ use super::calls::{Calls, Done};
 use super::report::{Books, Marks, Phase};
 use super::wire::{self, MAX_PACKET, Wire};
 use crate::dial::{Outcome, password};
+use crate::report::sheet::Sheet;
 use crate::report::{Origin, Page};
 use crate::subscriber::{Action, Cause, Subscriber, SubscriberConfig};
 use crate::tcp::{self, Heard};
@@ -128,7 +129,7 @@ pub(super) async fn run(
     };
     io::stdout().lock().write_all(text.as_bytes())?;
     if let Some(page) = page {
-        page.write(&(&report).into())?;
+        page.write(&Sheet::of(&report)?)?;
     }
     Ok(if report.failed == 0 && report.lost == 0 && report.up > 0 {
         Outcome::AllGood
