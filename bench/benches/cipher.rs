@@ -4,7 +4,8 @@
 //! of many times counts, so that other work on the machine does not; the median of the ratios of single turns is there
 //! beside it, because a clock that was fast for a moment helps only one of them. Then the same by criterion, which
 //! compares with its last run. `cargo bench -p turnpike-bench --bench cipher`; `-- ratios` is the table alone,
-//! and any other word what criterion is to measure.
+//! and any other word what criterion is to measure. `-- ratios --json` is the table as one JSON object, and `--rounds N`
+//! how many times the shortest is taken of.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -21,6 +22,8 @@ use core::time::Duration;
 use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group};
+use serde::Serialize;
+use turnpike_bench::report::processor;
 use turnpike_dataplane::cipher::Engine;
 
 use contenders::{Contender, Crates, KernelLoop, LONGEST, SESSIONS, Single, Theirs, Together};
@@ -33,11 +36,11 @@ const SIZES: [usize; 4] = [64, 256, 576, LONGEST];
 const ROUNDS: usize = 2000;
 
 /// OpenSSL, if it is here, and the loop of Linux come first: they are what others are compared with.
-fn contenders() -> Vec<Box<dyn Contender>> {
+fn contenders(missing: &mut Vec<String>) -> Vec<Box<dyn Contender>> {
     let mut all: Vec<Box<dyn Contender>> = Vec::new();
     match OpenSsl::load() {
         Ok(openssl) => all.push(Box::new(Theirs::new(openssl))),
-        Err(error) => println!("without OpenSSL: {error}"),
+        Err(error) => missing.push(format!("without OpenSSL: {error}")),
     }
     all.push(Box::new(Theirs::new(KernelLoop::new())));
     all.push(Box::new(Theirs::new(Crates)));
@@ -83,6 +86,16 @@ impl Measure {
         }
     }
 
+    /// What is done, and to packets of how many octets.
+    fn kind(self) -> (&'static str, Option<usize>) {
+        match self {
+            Self::Change => ("change", None),
+            Self::Crypt(len) => ("crypt", Some(len)),
+            Self::Whole(len) => ("whole", Some(len)),
+            Self::Mixed => ("mixed", None),
+        }
+    }
+
     fn run(self, contender: &mut dyn Contender) -> Duration {
         match self {
             Self::Change => timed(|| contender.change()),
@@ -105,57 +118,115 @@ impl Measure {
     }
 }
 
-/// The model of the processor, as Linux names it.
-fn processor() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let field = |name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name));
-        let value = line.and_then(|line| line.split(':').nth(1));
-        value.map_or("unknown", str::trim).to_owned()
-    };
-    format!(
-        "{}, family {} model {}",
-        field("model name"),
-        field("cpu family"),
-        field("model\t")
-    )
+/// How often another takes as long.
+#[derive(Serialize)]
+struct Against {
+    name: String,
+    /// By the shortest times of both.
+    best: f64,
+    /// The median of the rounds' ratios.
+    median: f64,
 }
 
-fn ratios() {
-    let mut contenders = contenders();
-    println!("{}", processor());
-    println!(
-        "ns per packet, best of {ROUNDS} rounds; times as fast as each of the first two, and median of the rounds' ratios\n"
-    );
-    for measure in Measure::all() {
-        let mut times = vec![Vec::new(); contenders.len()];
-        for _ in 0..ROUNDS {
-            for (times, contender) in times.iter_mut().zip(&mut contenders) {
-                times.push(measure.run(contender.as_mut()).as_nanos() as f64);
-            }
+/// One contender's part of a measure.
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    /// For each packet, at best.
+    ns: f64,
+    against: Vec<Against>,
+}
+
+#[derive(Serialize)]
+struct Measured {
+    name: String,
+    kind: &'static str,
+    octets: Option<usize>,
+    contenders: Vec<Row>,
+}
+
+/// The table.
+#[derive(Serialize)]
+struct Ratios {
+    cpu: String,
+    rounds: usize,
+    missing: Vec<String>,
+    measures: Vec<Measured>,
+}
+
+fn measure(measure: Measure, contenders: &mut [Box<dyn Contender>], rounds: usize) -> Measured {
+    let mut times = vec![Vec::new(); contenders.len()];
+    for _ in 0..rounds {
+        for (times, contender) in times.iter_mut().zip(&mut *contenders) {
+            times.push(measure.run(contender.as_mut()).as_nanos() as f64);
         }
-        // They have all done the same work, so they must have the same packets now.
-        for contender in &contenders {
-            assert!(
-                contender.packets() == contenders[0].packets(),
-                "{} encrypts wrongly",
-                contender.name()
-            );
-        }
-        println!("{}", measure.name());
-        for (own, contender) in times.iter().zip(&contenders) {
-            print!(
-                "  {:<54} {:>7.1} ns",
-                contender.name(),
-                shortest(own) / SESSIONS as f64
-            );
-            for other in &times[..2] {
+    }
+    // They have all done the same work, so they must have the same packets now.
+    for contender in &*contenders {
+        assert!(
+            contender.packets() == contenders[0].packets(),
+            "{} encrypts wrongly",
+            contender.name()
+        );
+    }
+    let rows = times.iter().zip(&*contenders).map(|(own, contender)| Row {
+        name: contender.name(),
+        ns: shortest(own) / SESSIONS as f64,
+        against: times[..2]
+            .iter()
+            .zip(&*contenders)
+            .map(|(other, contender)| {
                 let ratios = other.iter().zip(own).map(|(other, own)| other / own);
-                let best = shortest(other) / shortest(own);
-                print!("   x {best:>5.2} ({:>5.2})", median(ratios.collect()));
-            }
-            println!();
+                Against {
+                    name: contender.name(),
+                    best: shortest(other) / shortest(own),
+                    median: median(ratios.collect()),
+                }
+            })
+            .collect(),
+    });
+    let (kind, octets) = measure.kind();
+    Measured {
+        name: measure.name(),
+        kind,
+        octets,
+        contenders: rows.collect(),
+    }
+}
+
+fn ratios(rounds: usize, json: bool) {
+    let mut missing = Vec::new();
+    let mut contenders = contenders(&mut missing);
+    let mut table = Ratios {
+        cpu: processor(),
+        rounds,
+        missing,
+        measures: Vec::new(),
+    };
+    if !json {
+        for line in table.missing.iter().chain([&table.cpu]) {
+            println!("{line}");
         }
+        println!(
+            "ns per packet, best of {rounds} rounds; times as fast as each of the first two, and median of the rounds' ratios\n"
+        );
+    }
+    for what in Measure::all() {
+        let measured = measure(what, &mut contenders, rounds);
+        if !json {
+            println!("{}", measured.name);
+            for row in &measured.contenders {
+                print!("  {:<54} {:>7.1} ns", row.name, row.ns);
+                for other in &row.against {
+                    print!("   x {:>5.2} ({:>5.2})", other.best, other.median);
+                }
+                println!();
+            }
+        }
+        table.measures.push(measured);
+    }
+    if json {
+        println!("{}", serde_json::to_string(&table).unwrap());
     }
 }
 
@@ -172,7 +243,7 @@ fn packets(criterion: &mut Criterion) {
     for measure in Measure::all() {
         let mut group = criterion.benchmark_group(measure.name());
         group.throughput(Throughput::Elements(SESSIONS as u64));
-        for mut contender in contenders() {
+        for mut contender in contenders(&mut Vec::new()) {
             group.bench_function(contender.name(), |bencher| {
                 bencher.iter_custom(|rounds| {
                     (0..rounds)
@@ -194,12 +265,16 @@ criterion_group! {
 }
 
 fn main() {
-    let filter = std::env::args()
-        .skip(1)
-        .find(|argument| !argument.starts_with('-'));
-    let table_alone = filter.as_deref() == Some("ratios");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let rounds = arguments
+        .iter()
+        .position(|argument| argument == "--rounds")
+        .and_then(|at| arguments.get(at + 1)?.parse().ok());
+    let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let table_alone = filter.is_some_and(|filter| filter == "ratios");
     if table_alone || filter.is_none() {
-        ratios();
+        let json = arguments.iter().any(|argument| argument == "--json");
+        ratios(rounds.unwrap_or(ROUNDS), json);
     }
     if !table_alone {
         cipher();

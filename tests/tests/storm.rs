@@ -8,6 +8,7 @@
     reason = "a test says where it cannot go on, and what it measured"
 )]
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -73,6 +74,7 @@ fn every_call_comes_up_and_every_phase_is_measured() {
     let calls = CALLS.to_string();
     let page = stage.road.lab.directory().join("storm.html");
     let html = page.to_str().unwrap();
+    let mut files = Vec::new();
     for more in [
         &["--calls", &calls, "--rate", "100", "--html", html][..],
         // As many as can be answered, and all of them stay until the last is up.
@@ -135,8 +137,42 @@ fn every_call_comes_up_and_every_phase_is_measured() {
             report["total_ms"]["p50"],
             report["total_ms"]["p99"]
         );
+        let file = stage
+            .road
+            .lab
+            .directory()
+            .join(format!("{}.json", files.len()));
+        std::fs::write(&file, report.to_string()).unwrap();
+        files.push(file);
         stage.wait_until_empty();
     }
+    compare(&files);
+}
+
+/// Two storms of other kinds are compared; so says the comparison, and how much it is sure of.
+fn compare(files: &[PathBuf]) {
+    let compare = |more: &[&str]| {
+        let mut command = Command::new(binary("turnpike-bench").unwrap());
+        command.arg("compare").args(files).args(more);
+        command.output().unwrap()
+    };
+    let output = compare(&["--json"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let comparison: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let figures = comparison["figures"].as_array().unwrap();
+    let named = |name: &str| {
+        figures
+            .iter()
+            .find(|figure| figure["name"] == name)
+            .unwrap()
+    };
+    // Three hundred are enough for the middle.
+    assert_ne!(named("all p50, ms")["bounds"], Value::Null, "{comparison}");
+    assert_eq!(named("calls lost, %")["verdict"], "within_noise");
+    let notes = comparison["notes"].to_string();
+    assert!(notes.contains("--rate: 100, then nothing"), "{notes}");
+    let text = String::from_utf8(compare(&[]).stdout).unwrap();
+    assert!(text.contains("all p50, ms"), "{text}");
 }
 
 #[test]

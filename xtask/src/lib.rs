@@ -4,6 +4,7 @@
 //! moves data with hashes at both ends and counts packets on a bridge; package `turnpike-tests` uses it as a library.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod console;
 pub mod demo;
 pub mod deploy;

@@ -27,6 +27,8 @@ enum Chore {
     Deploy(xtask::deploy::Args),
     /// Give every parser, and whole calls, broken input for as long as you like
     Fuzz(xtask::fuzz::Args),
+    /// Measure everything that is measured, and write RESULTS.md with tables and plots
+    Bench(xtask::bench::Args),
     /// Play all scripted clients and write the README's table of them
     Table,
     /// Build the XDP program and replace the committed object (needs bpf-linker and rust-src)
@@ -40,6 +42,8 @@ enum Chore {
 enum Part {
     /// One call of the stock client, inside a guest
     Call { orders: PathBuf },
+    /// One suite of bench, in namespaces
+    Measure(xtask::bench::storms::Measure),
 }
 
 fn main() -> ExitCode {
@@ -75,9 +79,15 @@ fn main() -> ExitCode {
             Ok(false) => return ExitCode::FAILURE,
             Err(error) => Err(error),
         },
+        Chore::Bench(args) => match xtask::bench::run(&args, root) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(error) => Err(error),
+        },
         Chore::Table => xtask::table::run(root).map(|()| say("README.md has what was found")),
         Chore::Ebpf(args) => xtask::ebpf::run(&args, root),
         Chore::Lab(Part::Call { orders }) => xtask::lab::inside::call(&orders),
+        Chore::Lab(Part::Measure(measure)) => xtask::bench::storms::run(&measure),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -111,7 +111,12 @@ fn comparison(options: &Compare) -> anyhow::Result<Comparison> {
         confidence: options.confidence,
         least: options.least,
     };
-    Ok(verdict::compare(&before, &after, scales))
+    let comparison = verdict::compare(&before, &after, scales);
+    anyhow::ensure!(
+        !comparison.figures.is_empty(),
+        "these reports have no figure in common that can be compared"
+    );
+    Ok(comparison)
 }
 
 #[cfg(test)]

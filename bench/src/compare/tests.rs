@@ -88,7 +88,6 @@ fn run_of(kind: Kind, seed: u64) -> Sheet {
             ..Origin::default()
         },
         title: "made up".to_owned(),
-        summary: Vec::new(),
         rates: vec![Rate {
             name: "calls set up".to_owned(),
             mean: calls as f64 / 20.0,
@@ -101,9 +100,7 @@ fn run_of(kind: Kind, seed: u64) -> Sheet {
             of: calls,
             better: Better::Less,
         }],
-        reasons: Default::default(),
-        series: Vec::new(),
-        tables: Vec::new(),
+        ..Sheet::default()
     }
 }
 

@@ -412,9 +412,11 @@ impl Comparison {
 
     /// For people.
     pub(super) fn text(&self) -> String {
+        let names = self.figures.iter().map(|figure| figure.name.len());
+        let wide = names.max().unwrap_or(0);
         let mut text = format!(
-            "{:<34}{:>10}{:>10}{:>9}  {:<19}\n",
-            "", "before", "after", "change", "lies between"
+            "{:<wide$}{:>10}{:>10}{:>9}  lies between\n",
+            "", "before", "after", "change"
         );
         for figure in &self.figures {
             let signed = |number: f64| format!("{number:+.1}");
@@ -424,7 +426,7 @@ impl Comparison {
             });
             let _ = writeln!(
                 text,
-                "{:<34}{:>10}{:>10}{change:>9}  {bounds:<19}  {}",
+                "{:<wide$}{:>10}{:>10}{change:>9}  {bounds:<17}  {}",
                 figure.name,
                 three(figure.before),
                 three(figure.after),

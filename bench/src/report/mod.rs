@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 
-pub use origin::Origin;
+pub use origin::{Origin, processor};
 use sheet::Sheet;
 
 /// Make one HTML page with plots from a report in JSON

@@ -33,7 +33,7 @@ impl Origin {
             tool: command.get_name().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            cpu: processor(&read("/proc/cpuinfo")),
+            cpu: processor(),
             cpus: std::thread::available_parallelism().map_or(0, usize::from),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             options: options(command, matches),
@@ -58,8 +58,13 @@ fn options(command: &Command, matches: &ArgMatches) -> BTreeMap<String, String> 
         .collect()
 }
 
-/// The model in the text of `/proc/cpuinfo`: by name on x86, by numbers on arm64, which has no names there.
-fn processor(text: &str) -> String {
+/// The model of the processor: by name on x86, by numbers on arm64, where Linux has no names.
+pub fn processor() -> String {
+    model(&read("/proc/cpuinfo"))
+}
+
+/// The same, in the text of `/proc/cpuinfo`.
+fn model(text: &str) -> String {
     let field = |name: &str| {
         text.lines()
             .filter_map(|line| line.split_once(':'))
@@ -138,9 +143,9 @@ mod tests {
     fn processors_have_names_or_numbers() {
         let x86 =
             "vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n";
-        assert_eq!(processor(x86), "AMD EPYC, family 25 model 17");
+        assert_eq!(model(x86), "AMD EPYC, family 25 model 17");
         let arm = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n";
-        assert!(processor(arm).ends_with("implementer 0x41 part 0xd0c"));
-        assert_eq!(processor(""), std::env::consts::ARCH);
+        assert!(model(arm).ends_with("implementer 0x41 part 0xd0c"));
+        assert_eq!(model(""), std::env::consts::ARCH);
     }
 }

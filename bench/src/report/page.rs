@@ -4,7 +4,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::origin::Origin;
 use super::plot::{self, Axis, COLOURS, Mark, Plot, Scale};
-use super::sheet::{Rate, Series, Sheet, Table, Times, three};
+use super::sheet::{Chart, Rate, Series, Sheet, Table, Times, three};
 use crate::spread::Spread;
 
 /// Most bars of a histogram.
@@ -17,7 +17,8 @@ const BARS_PER_OCTAVE: f64 = 16.0;
 pub(super) fn page(sheet: &Sheet) -> String {
     let origin = &sheet.origin;
     let plots: Vec<Plot> = plots(sheet);
-    let (over_time, histograms) = plots.split_at(sheet.rates.len() + sheet.series.len() + 1);
+    let (charts, rest) = plots.split_at(sheet.charts.len());
+    let (over_time, histograms) = rest.split_at(rest.len() - sheet.times.len());
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -38,13 +39,18 @@ pub(super) fn page(sheet: &Sheet) -> String {
                     @for (name, value) in &sheet.summary { div { dt { (name) } dd { (value) } } }
                 }
                 (reasons(sheet))
-                h2 { "Over time, and how long" }
-                div.plots { @for plot in over_time { (plot.figure()) } }
-                h2 { "Times in milliseconds" }
+                div.plots { @for plot in charts { (plot.figure()) } }
+                @for chart in &sheet.charts { (chart_table(chart)) }
+                @if !over_time.is_empty() {
+                    h2 { "Over time, and how long" }
+                    div.plots { @for plot in over_time { (plot.figure()) } }
+                }
                 (times_table(&sheet.times))
                 @for table in &sheet.tables { (other_table(table)) }
-                h2 { "Histograms" }
-                div.plots { @for plot in histograms { (plot.figure()) } }
+                @if !histograms.is_empty() {
+                    h2 { "Histograms" }
+                    div.plots { @for plot in histograms { (plot.figure()) } }
+                }
                 @if !origin.options.is_empty() {
                     h2 { "Options" }
                     div.wide { table { tbody {
@@ -59,15 +65,18 @@ pub(super) fn page(sheet: &Sheet) -> String {
     cleaned(page.into_string())
 }
 
-/// All plots of a report: of each rate, each series, all times together, and each time.
+/// All plots of a report: of each chart, each rate, each series, all times together, and each time.
 fn plots(sheet: &Sheet) -> Vec<Plot> {
     let rates = sheet.rates.iter().map(over_time);
     let series = sheet.series.iter().map(lines);
     let colours = colours(&sheet.times);
     let histograms = sheet.times.iter().zip(&colours);
-    rates
+    let all = (!sheet.times.is_empty()).then(|| percentiles(&sheet.times, &colours));
+    let charts = sheet.charts.iter().map(side_by_side);
+    charts
+        .chain(rates)
         .chain(series)
-        .chain([percentiles(&sheet.times, &colours)])
+        .chain(all)
         .chain(histograms.map(|(times, colour)| histogram(times, *colour)))
         .collect()
 }
@@ -77,16 +86,21 @@ pub(super) fn files(sheet: &Sheet) -> Vec<(String, String)> {
     let rates = sheet.rates.iter().map(|rate| &*rate.name);
     let series = sheet.series.iter().map(|series| &*series.name);
     let times = sheet.times.iter().map(|times| &*times.name);
-    rates
+    let all = (!sheet.times.is_empty()).then_some("percentiles");
+    let charts = sheet.charts.iter().map(|chart| &*chart.name);
+    charts
+        .chain(rates)
         .chain(series)
-        .chain(["percentiles"])
+        .chain(all)
         .chain(times)
         .zip(plots(sheet))
         .map(|(name, plot)| {
-            let name: String = format!("{}-{name}", sheet.origin.tool)
-                .chars()
-                .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-                .collect();
+            let whole = format!("{}-{name}", sheet.origin.tool);
+            let words = whole.split(|c: char| !c.is_ascii_alphanumeric());
+            let name = words
+                .filter(|word| !word.is_empty())
+                .collect::<Vec<_>>()
+                .join("-");
             (format!("{name}.svg"), cleaned(plot.file()))
         })
         .collect()
@@ -130,7 +144,11 @@ fn reasons(sheet: &Sheet) -> Markup {
 }
 
 fn times_table(times: &[Times]) -> Markup {
+    if times.is_empty() {
+        return Markup::default();
+    }
     html! {
+        h2 { "Times in milliseconds" }
         div.wide { table {
             thead { tr {
                 th {}
@@ -172,6 +190,20 @@ fn from(origin: &Origin) -> String {
     parts.join(" \u{b7} ")
 }
 
+fn chart_table(chart: &Chart) -> Markup {
+    html! {
+        h2 { (chart.name) ", " (chart.unit) }
+        div.wide { table {
+            thead { tr { th {} @for group in &chart.groups { th { (group) } } } }
+            tbody {
+                @for (name, values) in &chart.bars {
+                    tr { td { (name) } @for value in values { td { (three(*value)) } } }
+                }
+            }
+        } }
+    }
+}
+
 fn other_table(table: &Table) -> Markup {
     html! {
         @if !table.rows.is_empty() {
@@ -181,6 +213,43 @@ fn other_table(table: &Table) -> Markup {
                 tbody { @for row in &table.rows { tr { @for cell in row { td { (cell) } } } } }
             } }
         }
+    }
+}
+
+/// Groups of bars, a group for each name on the axis.
+fn side_by_side(chart: &Chart) -> Plot {
+    // A little room between groups.
+    let width = 0.86 / chart.bars.len().max(1) as f64;
+    let highest = chart
+        .bars
+        .iter()
+        .flat_map(|(_, values)| values.iter().copied());
+    let highest = highest.chain(chart.level).fold(0.0, f64::max);
+    let sets = chart.bars.iter().enumerate().map(|(at, (name, values))| {
+        let bar = |(group, value): (usize, &f64)| {
+            let from = group as f64 + 0.07 + at as f64 * width;
+            (
+                from,
+                from + width,
+                *value,
+                format!("{name}: {} {}", three(*value), chart.unit),
+            )
+        };
+        Mark::Bars {
+            name: Some(name.clone()),
+            colour: at,
+            bars: values.iter().enumerate().map(bar).collect(),
+        }
+    });
+    let level = chart.level.map(|value| Mark::Level {
+        name: three(value),
+        value,
+    });
+    Plot {
+        title: chart.name.clone(),
+        x: Axis::named(chart.groups.clone()),
+        y: Axis::new(&chart.unit, Scale::up_to(highest)),
+        marks: sets.chain(level).collect(),
     }
 }
 
@@ -208,6 +277,7 @@ fn over_time(rate: &Rate) -> Plot {
         y: Axis::new("per second", Scale::up_to(highest)),
         marks: vec![
             Mark::Bars {
+                name: None,
                 colour: 0,
                 bars: bars.collect(),
             },
@@ -339,7 +409,11 @@ fn histogram(times: &Times, colour: usize) -> Plot {
         title: format!("{}: how long {} took", times.name, spread.count),
         x: Axis::new("milliseconds", Scale::log(ends)),
         y: Axis::new("%", Scale::up_to(highest)),
-        marks: vec![Mark::Bars { colour, bars }],
+        marks: vec![Mark::Bars {
+            name: None,
+            colour,
+            bars,
+        }],
     }
 }
 
@@ -397,6 +471,30 @@ mod tests {
         }
         let text = page(&sheet);
         assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
+    }
+
+    #[test]
+    fn figures_stand_side_by_side() {
+        let sheet = Sheet {
+            charts: vec![Chart {
+                name: "times as fast".to_owned(),
+                unit: "x".to_owned(),
+                groups: vec!["64".to_owned(), "1400".to_owned()],
+                bars: vec![
+                    ("a".to_owned(), vec![1.5, 2.0]),
+                    ("b".to_owned(), vec![3.0, 0.0]),
+                ],
+                level: Some(1.0),
+            }],
+            ..Sheet::default()
+        };
+        let text = page(&sheet);
+        assert_eq!(text.matches("<svg").count(), 1);
+        assert!(
+            text.contains("b: 3.00 x") && !text.contains("Histograms"),
+            "{text}"
+        );
+        assert_eq!(files(&sheet)[0].0, "times-as-fast.svg");
     }
 
     #[test]

@@ -14,6 +14,9 @@ const RIGHT: f64 = 12.0;
 const ABOVE: f64 = 14.0;
 const BELOW: f64 = 42.0;
 
+/// Height of a row of names in a file of its own.
+const ROW: f64 = 15.0;
+
 /// How many colours there are; more lines begin again.
 pub(super) const COLOURS: usize = 7;
 
@@ -126,6 +129,8 @@ fn plain(value: f64) -> String {
 pub(super) struct Axis {
     pub(super) name: String,
     pub(super) scale: Scale,
+    /// Of whole numbers from 0 on, in place of the numbers: what lies between each and the next.
+    pub(super) names: Vec<String>,
 }
 
 impl Axis {
@@ -133,7 +138,25 @@ impl Axis {
         Self {
             name: name.to_owned(),
             scale,
+            names: Vec::new(),
         }
+    }
+
+    /// For groups that have names and no numbers.
+    pub(super) fn named(names: Vec<String>) -> Self {
+        Self {
+            scale: Scale::Linear(0.0, names.len().max(1) as f64),
+            names,
+            ..Self::new("", Scale::Nines(0.5))
+        }
+    }
+
+    fn ticks(&self) -> Vec<(f64, String)> {
+        if self.names.is_empty() {
+            return self.scale.ticks();
+        }
+        let names = self.names.iter().cloned();
+        (0..).map(|n| f64::from(n) + 0.5).zip(names).collect()
     }
 }
 
@@ -146,8 +169,9 @@ pub(super) enum Mark {
         colour: usize,
         points: Vec<(f64, f64)>,
     },
-    /// Bars from the bottom: from, to, height, and what a pointer over it shows.
+    /// Bars from the bottom: from, to, height, and what a pointer over it shows; with a name, where there are several sets.
     Bars {
+        name: Option<String>,
         colour: usize,
         bars: Vec<(f64, f64, f64, String)>,
     },
@@ -194,6 +218,11 @@ impl Plot {
     fn lines(&self) -> impl Iterator<Item = (&str, usize)> {
         self.marks.iter().filter_map(|mark| match mark {
             Mark::Line { name, colour, .. } => Some((&**name, *colour)),
+            Mark::Bars {
+                name: Some(name),
+                colour,
+                ..
+            } => Some((&**name, *colour)),
             _ => None,
         })
     }
@@ -208,7 +237,9 @@ impl Plot {
 
     fn svg(&self, alone: bool) -> Markup {
         let (bottom, right) = (HEIGHT - BELOW, WIDTH - RIGHT);
-        let head = if alone { 44.0 } else { 0.0 };
+        let legend = if alone { self.legend() } else { Vec::new() };
+        let rows = legend.last().map_or(0, |(.., row)| row + 1);
+        let head = if alone { 24.0 + ROW * rows as f64 } else { 0.0 };
         let view = format!("0 {} {WIDTH} {}", -head, HEIGHT + head);
         html! {
             svg.plot xmlns="http://www.w3.org/2000/svg" viewBox=(view) width=[alone.then_some(WIDTH)] height=[alone.then_some(HEIGHT + head)]
@@ -216,15 +247,19 @@ impl Plot {
                 @if alone {
                     style { (PreEscaped(STYLE)) }
                     rect.paper x="0" y=(-head) width=(WIDTH) height=(HEIGHT + head) {}
-                    text.title x="10" y="-26" { (self.title) }
-                    (self.legend())
+                    text.title x="10" y=(18.0 - head) { (self.title) }
+                    @for (name, colour, x, row) in legend {
+                        @let y = 24.0 - head + ROW * row as f64;
+                        rect.{ "f" (colour % COLOURS) } x=(tenth(x)) y=(y + 3.0) width="9" height="9" {}
+                        text.tick x=(tenth(x + 13.0)) y=(y + 11.0) { (name) }
+                    }
                 }
-                @for (value, label) in self.x.scale.ticks() {
+                @for (value, label) in self.x.ticks() {
                     @let x = tenth(self.x(value));
                     line.grid x1=(x) x2=(x) y1=(ABOVE) y2=(bottom) {}
                     text.tick x=(x) y=(bottom + 15.0) text-anchor="middle" { (label) }
                 }
-                @for (value, label) in self.y.scale.ticks() {
+                @for (value, label) in self.y.ticks() {
                     @let y = tenth(self.y(value));
                     line.grid x1=(LEFT) x2=(right) y1=(y) y2=(y) {}
                     text.tick x=(LEFT - 5.0) y=(tenth(y + 4.0)) text-anchor="end" { (label) }
@@ -238,26 +273,25 @@ impl Plot {
         }
     }
 
-    /// What each line is, in a file of its own: names in a row, by their length.
-    fn legend(&self) -> Markup {
+    /// What each colour is, in a file of its own, where there are several; and where it stands, in rows from the top.
+    fn legend(&self) -> Vec<(&str, usize, f64, usize)> {
         let lines: Vec<(&str, usize)> = self.lines().collect();
-        let mut at = 10.0;
-        let places: Vec<f64> = lines
-            .iter()
-            .map(|(name, _)| {
-                let place = at;
-                at += 22.0 + 6.2 * name.chars().count() as f64;
+        if lines.len() < 2 {
+            return Vec::new();
+        }
+        let (mut at, mut row) = (10.0, 0);
+        lines
+            .into_iter()
+            .map(|(name, colour)| {
+                let width = 26.0 + 6.4 * name.chars().count() as f64;
+                if at + width > WIDTH && at > 10.0 {
+                    (at, row) = (10.0, row + 1);
+                }
+                let place = (name, colour, at, row);
+                at += width;
                 place
             })
-            .collect();
-        html! {
-            @if lines.len() > 1 {
-                @for ((name, colour), x) in lines.iter().zip(places) {
-                    rect.{ "f" (colour % COLOURS) } x=(tenth(x)) y="-15" width="9" height="9" {}
-                    text.tick x=(tenth(x + 12.0)) y="-7" { (name) }
-                }
-            }
-        }
+            .collect()
     }
 
     fn mark(&self, mark: &Mark) -> Markup {
@@ -269,7 +303,7 @@ impl Plot {
             } => html! {
                 path.line.{ "l" (colour % COLOURS) } d=(self.path(points)) { title { (name) } }
             },
-            Mark::Bars { colour, bars } => html! {
+            Mark::Bars { colour, bars, .. } => html! {
                 @for (from, to, height, tip) in bars {
                     @let (x, y) = (self.x(*from), self.y(*height));
                     rect.{ "f" (colour % COLOURS) } x=(tenth(x)) y=(tenth(y))
@@ -355,6 +389,25 @@ mod tests {
         let one = Scale::log([5.0]);
         assert!((one.place(5.0) - 0.5).abs() < 1e-9, "{one:?}");
         assert_eq!(Scale::log([]), Scale::Log(1.0, 10.0));
+    }
+
+    #[test]
+    fn names_of_many_bars_take_several_rows() {
+        let bars = |n: usize| Mark::Bars {
+            name: Some(format!("a name of some length {n}")),
+            colour: n,
+            bars: Vec::new(),
+        };
+        let plot = Plot {
+            title: String::new(),
+            x: Axis::named(vec!["a".to_owned(), "b".to_owned()]),
+            y: Axis::new("y", Scale::up_to(1.0)),
+            marks: (0..6).map(bars).collect(),
+        };
+        let legend = plot.legend();
+        assert_eq!(legend.last().unwrap().3, 2, "{legend:?}");
+        let ticks: Vec<(f64, String)> = plot.x.ticks();
+        assert_eq!(ticks, [(0.5, "a".to_owned()), (1.5, "b".to_owned())]);
     }
 
     #[test]

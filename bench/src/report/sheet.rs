@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::origin::Origin;
@@ -68,6 +68,22 @@ pub struct Series {
     pub lines: Vec<(&'static str, Vec<f64>)>,
 }
 
+/// Figures side by side, which belong to no time.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+pub struct Chart {
+    /// What of.
+    pub name: String,
+    /// In what.
+    pub unit: String,
+    /// What the groups of bars are, such as sizes of packets.
+    pub groups: Vec<String>,
+    /// What the bars of a group are, and their heights, one for each group; 0 where there is none.
+    pub bars: Vec<(String, Vec<f64>)>,
+    /// A height to compare with.
+    #[serde(default)]
+    pub level: Option<f64>,
+}
+
 /// Figures that are neither drawn nor compared.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Table {
@@ -80,7 +96,7 @@ pub struct Table {
 }
 
 /// A report.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Sheet {
     /// Where it comes from.
     pub origin: Origin,
@@ -96,6 +112,8 @@ pub struct Sheet {
     pub times: Vec<Times>,
     /// How many of how many.
     pub shares: Vec<Share>,
+    /// Side by side.
+    pub charts: Vec<Chart>,
     /// What else there is to say.
     pub tables: Vec<Table>,
     /// What went wrong, in words, and how often.

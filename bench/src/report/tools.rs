@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::origin::Origin;
-use super::sheet::{Better, Rate, Series, Share, Sheet, Table, Times, three};
+use super::sheet::{Better, Chart, Rate, Series, Share, Sheet, Table, Times, three};
 use crate::spread::Spread;
 
 /// From the report of any tool.
@@ -18,6 +18,7 @@ pub(super) fn sheet(value: Value) -> anyhow::Result<Sheet> {
         Some("flow") => read("flow", value).map(flow),
         Some("hold") => read("hold", value).map(hold),
         Some("monkey") => read("monkey", value).map(hold),
+        Some("figures") => read("figures", value).map(figures),
         Some(other) => {
             anyhow::bail!("{other:?} is none of the tools known here: storm, flow, hold, monkey")
         }
@@ -112,7 +113,6 @@ fn storm(report: Storm) -> Sheet {
             each_second: whole_seconds(report.each_second, report.seconds),
             mean: report.rate,
         }],
-        series: Vec::new(),
         times: phases
             .map(|one| times(one.phase, one.ms, false))
             .chain([times("all", report.total_ms, true)])
@@ -126,9 +126,9 @@ fn storm(report: Storm) -> Sheet {
             ),
             share("calls lost", report.lost, report.up, Better::Less),
         ],
-        tables: Vec::new(),
         reasons: report.failures,
         origin: report.origin,
+        ..Sheet::default()
     }
 }
 
@@ -229,14 +229,10 @@ fn flow(report: Flow) -> Sheet {
     }
     let mut sheet = Sheet {
         title: format!("flow through {}", report.server),
-        summary: Vec::new(),
-        rates: Vec::new(),
-        series: Vec::new(),
-        times: Vec::new(),
         shares,
-        tables: Vec::new(),
         reasons: report.calls.failures,
         origin: report.origin,
+        ..Sheet::default()
     };
     let (mut totals, mut worst) = (Vec::new(), Vec::new());
     let (mut lost, mut unsent) = (0, 0);
@@ -422,7 +418,6 @@ fn hold(report: Hold) -> Sheet {
     Sheet {
         title: format!("{} on {}", report.origin.tool, report.server),
         summary: entries(summary),
-        rates: Vec::new(),
         series: vec![Series {
             name: "calls that were up".to_owned(),
             unit: "calls",
@@ -453,6 +448,25 @@ fn hold(report: Hold) -> Sheet {
         tables,
         reasons,
         origin: report.origin,
+        ..Sheet::default()
+    }
+}
+
+/// Figures that no tool of this program measured: those of `cargo xtask bench`.
+#[derive(Deserialize)]
+struct Figures {
+    #[serde(flatten)]
+    origin: Origin,
+    title: String,
+    charts: Vec<Chart>,
+}
+
+fn figures(report: Figures) -> Sheet {
+    Sheet {
+        origin: report.origin,
+        title: report.title,
+        charts: report.charts,
+        ..Sheet::default()
     }
 }
 
@@ -510,6 +524,15 @@ mod tests {
                 .iter()
                 .all(|table| { table.rows.iter().all(|row| row.len() == table.heads.len()) })
         );
+    }
+
+    #[test]
+    fn figures_are_read() {
+        let report = serde_json::json!({"tool": "figures", "title": "ciphers", "charts": [
+            {"name": "RC4", "unit": "ns", "groups": ["64", "1400"], "bars": [["ours", [1.0, 2.0]]]}]});
+        let sheet = sheet(report).unwrap();
+        assert_eq!(sheet.charts[0].bars[0].1, [1.0, 2.0]);
+        assert_eq!(sheet.charts[0].level, None);
     }
 
     #[test]

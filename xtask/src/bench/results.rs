@@ -1,0 +1,320 @@
+//! `RESULTS.md`: what was found, in words and tables.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::Found;
+use super::figures::{Plot, of};
+use super::machine::Machine;
+use super::suites::Suite;
+
+/// The page.
+pub fn page(machine: &Machine, found: &[(Suite, Found)], plots: &[Plot], quick: bool) -> String {
+    let mut text = format!(
+        "# Results\n\n\
+         Measured by `cargo xtask bench{}` at commit {} on {}, {} processors, Linux {}, {}. \
+         Others find other times; ratios are of contenders that took turns in one run.\n",
+        if quick { " --quick" } else { "" },
+        machine.commit,
+        machine.cpu,
+        machine.cpus,
+        machine.kernel,
+        machine.started,
+    );
+    if quick {
+        text.push_str(
+            "\n**Measured in a hurry, to see that it works: these figures mean little.**\n",
+        );
+    }
+    for warning in machine.warnings() {
+        let _ = writeln!(text, "\n**{warning}**");
+    }
+    for suite in Suite::ALL {
+        let Some(found) = of(found, suite) else {
+            continue;
+        };
+        let (title, about) = heading(suite);
+        let _ = write!(text, "\n## {title}\n\n");
+        match found {
+            Ok(found) => {
+                let _ = write!(text, "{about}\n\n");
+                text.push_str(&match suite {
+                    Suite::Cipher => cipher(found),
+                    Suite::Packets => packets(found),
+                    Suite::Storm => storms(found),
+                    Suite::Flow => flows(found),
+                });
+                for plot in plots.iter().filter(|plot| plot.suite == suite) {
+                    let _ = writeln!(text, "\n![{}](results/{})", plot.title, plot.file);
+                }
+            }
+            Err(error) => {
+                // What went wrong in the end stands at the end.
+                let error = error.lines().rfind(|line| !line.is_empty());
+                let _ = writeln!(text, "Not measured: {}", cell(error.unwrap_or_default()));
+            }
+        }
+    }
+    text
+}
+
+const fn heading(suite: Suite) -> (&'static str, &'static str) {
+    match suite {
+        Suite::Cipher => (
+            "Cipher",
+            "MPPE-128, 32 calls with fresh keys, packets in cache, by `cargo bench -p turnpike-bench --bench cipher -- ratios`. In \
+             each cell: ns for a packet, and how many times as fast as OpenSSL's low-level functions / as a loop of Linux' shape \
+             (where one of them is missing: as the first two of the table).",
+        ),
+        Suite::Packets => (
+            "Packet path",
+            "A worker's turn over 64 packets between two memory devices: no kernel, no network card. Processor time for one packet, \
+             by `cargo bench -p turnpike-bench --bench packet_path`.",
+        ),
+        Suite::Storm => (
+            "Call set-ups",
+            "`turnpike-bench storm` against turnpike over veth pairs, with real TCP and GRE, MS-CHAPv2 and MPPE-128; a call is hung up \
+             as soon as it is up. Client and server share the processors of this machine. First as fast as 64 at a time are \
+             answered, then at half of that rate. Times in ms, from TCP's first packet to data.",
+        ),
+        Suite::Flow => (
+            "Packets through calls",
+            "`turnpike-bench flow` through 50 calls with MPPE-128, over raw sockets and veth pairs, both ends and the server on the \
+             processors of this machine. Times in ms, one way, from when a packet was to be sent.",
+        ),
+    }
+}
+
+/// Text that cannot end a cell, nor begin anything.
+fn cell(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect::<String>()
+        .replace('|', "/")
+        .replace('<', "&lt;")
+}
+
+/// With three significant digits, or more where there are more before the point.
+fn number(value: &Value) -> String {
+    let Some(number) = value.as_f64() else {
+        return "-".to_owned();
+    };
+    if number == 0.0 {
+        return "0".to_owned();
+    }
+    let before = number.abs().log10().floor() as i32 + 1;
+    let decimals = usize::try_from(3 - before).unwrap_or(0).min(4);
+    format!("{number:.decimals$}")
+}
+
+fn row(cells: impl IntoIterator<Item = String>) -> String {
+    let mut line = "|".to_owned();
+    for text in cells {
+        let _ = write!(line, " {} |", cell(&text));
+    }
+    line.push('\n');
+    line
+}
+
+fn table(heads: &[String], rows: Vec<Vec<String>>) -> String {
+    let mut text = row(heads.iter().cloned());
+    text.push('|');
+    text.push_str(&"---|".repeat(heads.len()));
+    text.push('\n');
+    text.extend(rows.into_iter().map(row));
+    text
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn words(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn cipher(found: &Value) -> String {
+    let measures: Vec<&Value> = list(&found["measures"]).collect();
+    let mut text = String::new();
+    for missing in list(&found["missing"]) {
+        let _ = write!(text, "{}\n\n", cell(&words(missing)));
+    }
+    for (kinds, title) in [
+        (&["whole", "mixed"][..], "Whole packets"),
+        (&["crypt", "change"], "Their parts"),
+    ] {
+        let chosen: Vec<&&Value> = measures
+            .iter()
+            .filter(|measure| kinds.contains(&measure["kind"].as_str().unwrap_or_default()))
+            .collect();
+        let Some(first) = chosen.first() else {
+            continue;
+        };
+        let mut heads = vec![title.to_owned()];
+        heads.extend(chosen.iter().map(|measure| words(&measure["name"])));
+        let rows = list(&first["contenders"])
+            .enumerate()
+            .map(|(at, contender)| {
+                let mut cells = vec![words(&contender["name"])];
+                cells.extend(chosen.iter().map(|measure| {
+                    let one = &measure["contenders"][at];
+                    let ratios: Vec<String> = list(&one["against"])
+                        .map(|other| number(&other["best"]))
+                        .collect();
+                    format!("{} ns: {}", number(&one["ns"]), ratios.join(" / "))
+                }));
+                cells
+            });
+        text += &table(&heads, rows.collect());
+        text.push('\n');
+    }
+    text
+}
+
+fn packets(found: &Value) -> String {
+    let heads = ["", "ns", "between (95 %)", "million per second"].map(str::to_owned);
+    let rows = list(found).map(|one| {
+        let millions = one["ns"].as_f64().map(|ns| 1e3 / ns);
+        vec![
+            format!("{}: {}", words(&one["group"]), words(&one["function"])),
+            number(&one["ns"]),
+            format!("{} and {}", number(&one["low"]), number(&one["high"])),
+            number(&millions.into()),
+        ]
+    });
+    table(&heads, rows.collect())
+}
+
+/// Each run, and the phases of the first of each kind.
+fn storms(found: &Value) -> String {
+    let runs: Vec<(&String, &Value)> = found.as_object().into_iter().flatten().collect();
+    let heads = ["run", "calls", "failed", "per second", "p50", "p99", "max"].map(str::to_owned);
+    let rows = runs.iter().map(|(name, report)| {
+        let ms = &report["total_ms"];
+        vec![
+            (*name).clone(),
+            report["up"].to_string(),
+            report["failed"].to_string(),
+            number(&report["rate"]),
+            number(&ms["p50"]),
+            number(&ms["p99"]),
+            number(&ms["max"]),
+        ]
+    });
+    let mut text = table(&heads, rows.collect());
+    for (name, report) in runs.iter().filter(|(name, _)| name.ends_with("-1")) {
+        let heads = [&**name, "p50", "p90", "p99", "p99.9"].map(str::to_owned);
+        let rows = list(&report["phases"]).map(|phase| {
+            let mut cells = vec![words(&phase["phase"])];
+            cells.extend(["p50", "p90", "p99", "p999"].map(|of| number(&phase["ms"][of])));
+            cells
+        });
+        text.push('\n');
+        text += &table(&heads, rows.collect());
+    }
+    text
+}
+
+fn flows(found: &Value) -> String {
+    let heads = [
+        "octets, way",
+        "packets sent",
+        "lost",
+        "received per second",
+        "p50",
+        "p99",
+        "p99.9",
+        "sent late by, p99",
+    ]
+    .map(str::to_owned);
+    let mut rows = Vec::new();
+    for report in found
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(_, report)| report)
+    {
+        for trial in list(&report["trials"]) {
+            for way in list(&trial["ways"]) {
+                let ms = &way["latency_ms"];
+                rows.push(vec![
+                    format!("{}, {}", words(&trial["size"]), words(&way["way"])),
+                    way["sent"].to_string(),
+                    way["lost"].to_string(),
+                    number(&way["received_pps"]),
+                    number(&ms["p50"]),
+                    number(&ms["p99"]),
+                    number(&ms["p999"]),
+                    number(&way["lateness_ms"]["p99"]),
+                ]);
+            }
+        }
+    }
+    table(&heads, rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::figures::tests::{costs, table as ciphers};
+    use super::*;
+
+    fn machine() -> Machine {
+        Machine {
+            cpu: "a processor".to_owned(),
+            cpus: 2,
+            kernel: "6.1".to_owned(),
+            started: "2026-11-21T22:00:00Z".to_owned(),
+            commit: "abc with changes".to_owned(),
+            load: 0.0,
+            idle_class: false,
+        }
+    }
+
+    #[test]
+    fn everything_that_was_found_is_on_the_page() {
+        let ms = json!({"p50": 4.56789, "p90": 7.0, "p99": 10.0, "p999": 11.0, "max": 12.0});
+        let storm = json!({"up": 290, "failed": 3, "rate": 987.654, "total_ms": ms,
+            "phases": [{"phase": "lcp", "ms": ms}]});
+        let flow = json!({"trials": [{"size": "64", "ways": [{"way": "up", "sent": 100, "lost": 1,
+            "received_pps": 99.0, "latency_ms": ms, "lateness_ms": ms}]}]});
+        let found = [
+            (Suite::Cipher, Ok(ciphers())),
+            (Suite::Packets, Ok(costs())),
+            (
+                Suite::Storm,
+                Ok(json!({"fastest-1": storm, "fastest-2": storm})),
+            ),
+            (Suite::Flow, Ok(json!({"imix": flow}))),
+        ];
+        let plots = [Plot {
+            suite: Suite::Storm,
+            title: "storm fastest 1 percentiles".to_owned(),
+            file: "storm-fastest-1-percentiles.svg".to_owned(),
+        }];
+        let text = page(&machine(), &found, &plots, false);
+        for part in [
+            "at commit abc with changes on a processor, 2 processors, Linux 6.1, 2026",
+            "| turnpike, together (rows) | 225 ns: 4.00 / 3.60 | 225 ns: 4.00 / 3.60 |",
+            "| decap: plain/64 | 30.0 | 29.0 and 31.0 | 33.3 |",
+            "| fastest-2 | 290 | 3 | 988 | 4.57 | 10.0 | 12.0 |",
+            "| lcp | 4.57 | 7.00 | 10.0 | 11.0 |",
+            "| 64, up | 100 | 1 | 99.0 |",
+            "![storm fastest 1 percentiles](results/storm-fastest-1-percentiles.svg)",
+        ] {
+            assert!(text.contains(part), "no {part} in\n{text}");
+        }
+        assert!(!text.contains("in a hurry"));
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let found = [(Suite::Storm, Err("it failed:\nno | way\n".to_owned()))];
+        let text = page(&machine(), &found, &[], true);
+        assert!(text.contains("Not measured: no / way\n"), "{text}");
+        assert!(text.contains("in a hurry") && text.contains("bench --quick`"));
+        assert!(!text.contains("## Cipher"), "nobody asked for it");
+    }
+}

@@ -1,0 +1,268 @@
+//! What there is to measure, and how each is run.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::{bench_program, watch};
+use crate::console::Console;
+use crate::lab::process::run;
+use crate::lab::{needs, target};
+
+/// One of the things that are measured.
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suite {
+    /// MPPE's cipher against others
+    Cipher,
+    /// What a packet costs over memory
+    Packets,
+    /// Call set-ups per second
+    Storm,
+    /// Packets through calls
+    Flow,
+}
+
+impl Suite {
+    /// In their order: what needs a quiet machine most comes first.
+    pub const ALL: [Self; 4] = [Self::Cipher, Self::Packets, Self::Storm, Self::Flow];
+
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cipher => "cipher",
+            Self::Packets => "packets",
+            Self::Storm => "storm",
+            Self::Flow => "flow",
+        }
+    }
+
+    /// Whether it runs in namespaces.
+    pub fn needs_root(self) -> bool {
+        matches!(self, Self::Storm | Self::Flow)
+    }
+
+    /// Whether this build has it.
+    pub fn exists(self) -> bool {
+        !self.needs_root()
+            || bench_program()
+                .and_then(|program| run(Command::new(program).args([self.name(), "--help"])))
+                .is_ok()
+    }
+
+    /// About how long it takes once it is built, in seconds.
+    fn expected(self, quick: bool) -> Duration {
+        Duration::from_secs(match (self, quick) {
+            (Self::Cipher, false) => 25,
+            (Self::Cipher, true) => 3,
+            (Self::Packets, false) => 200,
+            (Self::Packets, true) => 40,
+            (Self::Storm, false) => 90,
+            (Self::Storm, true) => 20,
+            (Self::Flow, false) => 60,
+            (Self::Flow, true) => 15,
+        })
+    }
+
+    /// Measures; what was found, as `figures` and `results` take it.
+    pub(super) fn measure(
+        self,
+        name: &str,
+        quick: bool,
+        root: &Path,
+        scratch: &Path,
+        console: Console,
+    ) -> Result<Value> {
+        let watch =
+            |command: &Command| watch(name, command, scratch, self.expected(quick), console);
+        match self {
+            Self::Cipher => {
+                let rounds = if quick { "50" } else { "2000" };
+                let words = ["ratios", "--json", "--rounds", rounds];
+                let text = watch(cargo_bench(root, "cipher").args(words))?;
+                let line = text.lines().rfind(|line| line.starts_with('{'));
+                let table: Value = serde_json::from_str(line.context("it printed no table")?)?;
+                for missing in table["missing"].as_array().into_iter().flatten() {
+                    // Debian: apt install libssl3, or libssl3t64.
+                    console.line(format!(
+                        "{}; ratios to it need the package libssl3",
+                        missing.as_str().unwrap_or_default()
+                    ));
+                }
+                Ok(table)
+            }
+            Self::Packets => {
+                // Of this run alone: what lies there from others may be of benchmarks that are gone.
+                let home = scratch.join("criterion");
+                if home.exists() {
+                    fs::remove_dir_all(&home)?;
+                }
+                let mut command = cargo_bench(root, "packet_path");
+                command.args(["--noplot"]).env("CRITERION_HOME", &home);
+                if quick {
+                    let words = ["--warm-up-time", "0.1", "--measurement-time", "0.2"];
+                    command.args(words).args(["--sample-size", "10"]);
+                }
+                watch(&command)?;
+                let groups = criterion(&home)?;
+                ensure!(!groups.is_empty(), "criterion left no results");
+                Ok(Value::Array(groups))
+            }
+            Self::Storm | Self::Flow => {
+                let folder = scratch.join(self.name());
+                if folder.exists() {
+                    fs::remove_dir_all(&folder)?;
+                }
+                fs::create_dir_all(&folder)?;
+                let mut command = needs::as_root(std::env::current_exe()?)?;
+                command
+                    .args(["lab", "measure", self.name()])
+                    .arg(&folder)
+                    .env("TURNPIKE_BIN_DIR", target(true)?);
+                if quick {
+                    command.arg("--quick");
+                }
+                watch(&command)?;
+                reports(&folder)
+            }
+        }
+    }
+}
+
+/// Builds the benchmarks; what cargo says is shown.
+pub(super) fn build(root: &Path) -> Result<()> {
+    let status = cargo(root)
+        .args(["bench", "--quiet", "--locked", "-p", "turnpike-bench"])
+        .args(["--benches", "--no-run"])
+        .status()
+        .context("cannot start cargo")?;
+    ensure!(status.success(), "the benchmarks do not build");
+    Ok(())
+}
+
+fn cargo(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    command
+}
+
+fn cargo_bench(root: &Path, name: &str) -> Command {
+    let mut command = cargo(root);
+    command
+        .args(["bench", "--quiet", "--locked", "-p", "turnpike-bench"])
+        .args(["--bench", name, "--"]);
+    command
+}
+
+/// Every report in a folder, by its name without `.json`.
+fn reports(folder: &Path) -> Result<Value> {
+    let mut all = serde_json::Map::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "json")
+            && let Some(name) = path.file_stem().and_then(|name| name.to_str())
+        {
+            let text = fs::read_to_string(&path)?;
+            let report = serde_json::from_str(&text)
+                .with_context(|| format!("{} is no report", path.display()))?;
+            all.insert(name.to_owned(), report);
+        }
+    }
+    ensure!(!all.is_empty(), "it left no reports");
+    Ok(Value::Object(all))
+}
+
+/// What criterion measured, by name and size: group, function, and nanoseconds for each element with their bounds.
+fn criterion(home: &Path) -> Result<Vec<Value>> {
+    let mut found = Vec::new();
+    let mut folders = vec![home.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        if folder.ends_with("new") && folder.join("estimates.json").is_file() {
+            let read = |name: &str| -> Result<Value> {
+                let path = folder.join(name);
+                let text = fs::read_to_string(&path)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                serde_json::from_str(&text).with_context(|| path.display().to_string())
+            };
+            found.push(element(&read("benchmark.json")?, &read("estimates.json")?)?);
+            continue;
+        }
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    found.sort_by_key(|one| (one["group"].to_string(), one["function"].to_string()));
+    Ok(found)
+}
+
+/// One benchmark, by the element.
+fn element(benchmark: &Value, estimates: &Value) -> Result<Value> {
+    let elements = benchmark["throughput"]["Elements"].as_f64().unwrap_or(1.0);
+    let mean = &estimates["mean"];
+    let ns = |value: &Value| {
+        value
+            .as_f64()
+            .map(|ns| ns / elements)
+            .context("criterion's estimates have another form")
+    };
+    let bounds = &mean["confidence_interval"];
+    Ok(json!({
+        "group": benchmark["group_id"],
+        "function": benchmark["function_id"],
+        "ns": ns(&mean["point_estimate"])?,
+        "low": ns(&bounds["lower_bound"])?,
+        "high": ns(&bounds["upper_bound"])?,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn criterion_is_read_by_the_element() {
+        let home = tempfile::tempdir().unwrap();
+        for (folder, ns) in [("decap/plain_64", 6400.0), ("encap/mppe_64", 64_000.0)] {
+            let new = home.path().join(folder).join("new");
+            fs::create_dir_all(&new).unwrap();
+            fs::create_dir_all(home.path().join(folder).join("base")).unwrap();
+            let (group, function) = folder.split_once('/').unwrap();
+            let benchmark = json!({"group_id": group, "function_id": function.replace('_', "/"),
+                "throughput": {"Elements": 64}});
+            fs::write(new.join("benchmark.json"), benchmark.to_string()).unwrap();
+            let estimates = json!({"mean": {"point_estimate": ns,
+                "confidence_interval": {"confidence_level": 0.95, "lower_bound": ns - 64.0,
+                    "upper_bound": ns + 64.0}}});
+            fs::write(new.join("estimates.json"), estimates.to_string()).unwrap();
+        }
+        let found = criterion(home.path()).unwrap();
+        assert_eq!(
+            found[0],
+            json!({"group": "decap", "function": "plain/64", "ns": 100.0, "low": 99.0, "high": 101.0})
+        );
+        assert_eq!(found[1]["ns"], json!(1000.0));
+        assert!(element(&json!({}), &json!({})).is_err());
+    }
+
+    #[test]
+    fn reports_have_the_names_of_their_files() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(reports(folder.path()).is_err());
+        fs::write(folder.path().join("fastest-1.json"), r#"{"up": 3}"#).unwrap();
+        fs::write(folder.path().join("turnpike.out"), "words").unwrap();
+        assert_eq!(
+            reports(folder.path()).unwrap(),
+            json!({"fastest-1": {"up": 3}})
+        );
+        fs::write(folder.path().join("half.json"), "{").unwrap();
+        assert!(reports(folder.path()).is_err());
+    }
+}
