@@ -29,8 +29,8 @@ const KEPT: [&str; 5] = [
     "calls-set-up.svg",
     "percentiles.svg",
     "storm-all.svg",
-    "packets-received.svg",
-    "latency-in-each-second.svg",
+    "imix-up-latency-in-each-second.svg",
+    "imix-down-latency-in-each-second.svg",
 ];
 
 /// Draws what a suite found into `folder`, and leaves its reports there.
