@@ -4,6 +4,7 @@
 pub mod compare;
 pub mod dial;
 pub mod faults;
+pub mod fleet;
 pub mod flood;
 pub mod flow;
 pub mod report;

@@ -5,6 +5,7 @@
 //! frame they belong to, a route stands before the acknowledgement that lets the server use it.
 
 mod cause;
+mod unusual;
 
 use core::net::Ipv4Addr;
 use std::collections::VecDeque;
@@ -106,6 +107,8 @@ struct Call {
     connected: bool,
     /// We were asked to hang up.
     closing: bool,
+    /// When PPP is over, it is left to the server to say so on the control connection.
+    left_to_server: bool,
 }
 
 /// One control connection of a client and its calls.
@@ -139,6 +142,7 @@ impl Subscriber {
                 gre_received: 0,
                 connected: false,
                 closing: false,
+                left_to_server: false,
             })
             .collect();
         let mut subscriber = Self {
@@ -442,7 +446,7 @@ impl Subscriber {
                         Cause::Link(end)
                     };
                     self.close(at, cause);
-                    if self.calls[at].connected {
+                    if self.calls[at].connected && !self.calls[at].left_to_server {
                         self.caller.clear(id, now);
                     }
                 }

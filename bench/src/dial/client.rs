@@ -47,7 +47,7 @@ pub(super) enum Message {
 pub(super) struct Connection {
     ids: Vec<CallId>,
     subscriber: Option<Subscriber>,
-    writer: Option<UnboundedSender<Vec<u8>>>,
+    writer: Option<tcp::Writer>,
     begun: Time,
     deadline: Option<Time>,
 }
@@ -419,8 +419,7 @@ impl<'a> Client<'a> {
         match action {
             Action::Tcp(octets) => {
                 if let Some(writer) = &self.connections[at].writer {
-                    // A writer that is gone shows as the end of the connection.
-                    let _ = writer.send(octets);
+                    writer.send(octets);
                 }
             }
             Action::Command(command) => self.command(command),

@@ -5,92 +5,16 @@ use core::net::Ipv4Addr;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
-use turnpike_protocol::Time;
 
+use crate::fleet::{Marks, Phase, Times};
 use crate::report::Origin;
 use crate::spread::Spread;
 
-/// The longest time that is told apart, in microseconds: ten minutes.
-const LONGEST: u64 = 600_000_000;
-
-/// Microseconds in a millisecond.
-const UNITS: f64 = 1e3;
-
-/// The phases of a set-up, in their order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// TCP connects.
-    Tcp,
-    /// Start-Control-Connection-Request and its reply.
-    Control,
-    /// Outgoing-Call-Request and its reply.
-    Call,
-    /// LCP, up to its being open at both ends.
-    Lcp,
-    /// The Challenge until the Success, or the like.
-    Authentication,
-    /// CCP and IPCP, until data may flow.
-    Network,
-}
-
-impl Phase {
-    const ALL: [Self; 6] = [
-        Self::Tcp,
-        Self::Control,
-        Self::Call,
-        Self::Lcp,
-        Self::Authentication,
-        Self::Network,
-    ];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Control => "control",
-            Self::Call => "call",
-            Self::Lcp => "lcp",
-            Self::Authentication => "authentication",
-            Self::Network => "network",
-        }
-    }
-}
-
-/// When the phases of one set-up ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Marks {
-    pub(super) begun: Time,
-    ends: [Option<Time>; Phase::ALL.len()],
-}
-
-impl Marks {
-    pub(super) fn new(begun: Time) -> Self {
-        Self {
-            begun,
-            ends: [None; Phase::ALL.len()],
-        }
-    }
-
-    /// A phase is over, and with it all before it. The first time counts.
-    pub(super) fn end(&mut self, phase: Phase, now: Time) {
-        for end in &mut self.ends[..=phase as usize] {
-            end.get_or_insert(now);
-        }
-    }
-
-    /// The phase in which a set-up is.
-    pub(super) fn current(&self) -> Phase {
-        let open = self.ends.iter().position(Option::is_none);
-        Phase::ALL[open.unwrap_or(Phase::Network as usize)]
-    }
-}
-
 /// What is counted while a storm lasts.
 pub(super) struct Books {
-    phases: [Histogram<u64>; Phase::ALL.len()],
-    total: Histogram<u64>,
+    phases: [Times; Phase::ALL.len()],
+    total: Times,
     failures: BTreeMap<String, u64>,
     each_second: Vec<u64>,
     pub(super) begun: u64,
@@ -103,7 +27,7 @@ pub(super) struct Books {
 
 impl Books {
     pub(super) fn new() -> anyhow::Result<Self> {
-        let empty = Histogram::new_with_bounds(1, LONGEST, 3)?;
+        let empty = Times::new()?;
         Ok(Self {
             phases: core::array::from_fn(|_| empty.clone()),
             total: empty,
@@ -120,12 +44,12 @@ impl Books {
     /// A call came up, so long after the first set-up began.
     pub(super) fn up(&mut self, marks: &Marks, since_first: Duration) {
         let mut before = marks.begun;
-        for (histogram, end) in self.phases.iter_mut().zip(marks.ends) {
+        for (times, end) in self.phases.iter_mut().zip(marks.ends) {
             let end = end.unwrap_or(before);
-            record(histogram, end.since(before));
+            times.record(end.since(before));
             before = end;
         }
-        record(&mut self.total, before.since(marks.begun));
+        self.total.record(before.since(marks.begun));
         self.up += 1;
         self.last = since_first;
         let second = usize::try_from(since_first.as_secs()).unwrap_or(usize::MAX);
@@ -179,20 +103,15 @@ impl Books {
             phases: Phase::ALL
                 .into_iter()
                 .zip(&self.phases)
-                .map(|(phase, histogram)| PhaseReport {
+                .map(|(phase, times)| PhaseReport {
                     phase,
-                    ms: Spread::of(histogram, UNITS),
+                    ms: times.spread(),
                 })
                 .collect(),
-            total_ms: Spread::of(&self.total, UNITS),
+            total_ms: self.total.spread(),
             each_second: self.each_second.clone(),
         }
     }
-}
-
-fn record(histogram: &mut Histogram<u64>, time: Duration) {
-    let microseconds = u64::try_from(time.as_micros()).unwrap_or(LONGEST);
-    histogram.saturating_record(microseconds.max(1));
 }
 
 /// A phase.
@@ -275,6 +194,8 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use turnpike_protocol::Time;
+
     use super::*;
 
     const fn at(ms: u64) -> Time {

@@ -111,6 +111,11 @@ impl Calls {
         Some(call.packet(header, &[]))
     }
 
+    /// Nothing more is known of a call, nor said about it.
+    pub(super) fn forget(&mut self, id: CallId) {
+        self.0.remove(&id);
+    }
+
     #[cfg(test)]
     fn len(&self) -> usize {
         self.0.len()
