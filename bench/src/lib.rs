@@ -7,6 +7,8 @@ pub mod faults;
 pub mod fleet;
 pub mod flood;
 pub mod flow;
+pub mod hold;
+pub mod monkey;
 pub mod report;
 pub mod spread;
 pub mod storm;

@@ -11,6 +11,8 @@ use turnpike_bench::compare::{self, Compare};
 use turnpike_bench::dial::{self, Dial, Outcome};
 use turnpike_bench::flood::{self, Flood};
 use turnpike_bench::flow::{self, Flow};
+use turnpike_bench::hold::{self, Hold};
+use turnpike_bench::monkey::{self, Monkey};
 use turnpike_bench::report::{self, Origin, ReportFile};
 use turnpike_bench::storm::{self, Storm};
 use turnpike_bench::traffic;
@@ -30,6 +32,8 @@ struct Cli {
 enum Mode {
     Dial(Box<Dial>),
     Storm(Box<Storm>),
+    Hold(Box<Hold>),
+    Monkey(Box<Monkey>),
     Flow(Box<Flow>),
     Report(ReportFile),
     Compare(Compare),
@@ -111,6 +115,8 @@ fn run(mode: Mode, origin: Origin) -> anyhow::Result<Outcome> {
         Mode::Dial(options) => dial::run(&options),
         Mode::Flow(options) => flow::run(&options),
         Mode::Storm(options) => storm::run(&options, origin),
+        Mode::Hold(options) => hold::run(&options, origin),
+        Mode::Monkey(options) => monkey::run(&options, origin),
         Mode::Compare(options) => compare::run(&options),
         Mode::Report(options) => report::run(&options).map(|()| Outcome::AllGood),
         Mode::Echo { listen } => {

@@ -1,0 +1,220 @@
+//! `turnpike-bench hold` and `monkey` against turnpike: whatever happens to calls, all come back, and the server keeps nothing
+//! of those that were.
+//!
+//! Needs root.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test says where it cannot go on, and what it measured"
+)]
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use xtask::lab::road::{self, ClientSide, Road};
+use xtask::lab::server::{Configuration, Server};
+use xtask::lab::{binary, until};
+
+const CALLS: u64 = 60;
+
+/// Addresses in the pool, and so calls that the server has room for.
+const ROOM: u64 = 120;
+
+/// Drops by which turnpike would show that it had lost track of its calls.
+const FAULTS: [&str; 8] = [
+    "no-such-port",
+    "no-such-call",
+    "call-exists",
+    "calls-full",
+    "routes-full",
+    "event-ring-full",
+    "no-memory",
+    "handoff-full",
+];
+
+struct Stage {
+    server: Server,
+    road: Road,
+    user: String,
+    password: String,
+}
+
+fn stage() -> Stage {
+    let road = Road::build(ClientSide::Namespace).unwrap();
+    let mut configuration = Configuration::example("office", road.lab.directory()).unwrap();
+    for (option, value) in [
+        ("limits.connections_per_source", 512),
+        ("limits.unauthenticated_per_source", 512),
+    ] {
+        configuration.change(option, value).unwrap();
+    }
+    // Who is gone without a word is noticed within five seconds.
+    configuration.change("limits.echo_interval", "1s").unwrap();
+    let last = 9 + ROOM;
+    let pool = vec![format!("10.20.0.10-10.20.0.{last}")];
+    configuration.change("network.pool", pool).unwrap();
+    let server = Server::start(&road.concentrator, &configuration).unwrap();
+    let user = configuration.user().unwrap();
+    Stage {
+        server,
+        road,
+        user: user.name,
+        password: user.password,
+    }
+}
+
+impl Stage {
+    fn command(&self, tool: &str, more: &[&str]) -> Command {
+        let mut command = self.road.client.command(binary("turnpike-bench").unwrap());
+        command
+            .args([tool, &road::SERVER.to_string(), "--json"])
+            .args(["--user", &self.user, "--password", &self.password])
+            .args(more);
+        command
+    }
+
+    /// The exit status and report of a tool.
+    fn judge(&self, output: &Output) -> (Option<i32>, Value) {
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let report = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {errors}\n{}", self.server.log()));
+        (output.status.code(), report)
+    }
+
+    fn wait_until_empty(&self) {
+        until("every call to be over", Duration::from_secs(60), || {
+            let stats = self.server.stats()?;
+            let sessions = self.server.sessions()?.len() as u64;
+            Ok((stats.calls + stats.tunnels + sessions == 0).then_some(()))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", self.server.log()));
+    }
+
+    /// Every address of the pool, and every place for a call, is there to be given: as many calls at a time as there are.
+    fn room_is_whole(&self) {
+        let room = ROOM.to_string();
+        let more = ["--calls", &room, "--outstanding", "40", "--keep"];
+        let (status, report) = self.judge(&self.command("storm", &more).output().unwrap());
+        assert_eq!(status, Some(0), "{report}\n{}", self.server.log());
+        self.wait_until_empty();
+    }
+
+    /// KiB that the server has in memory.
+    fn memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.server.id());
+        let text = std::fs::read_to_string(path).unwrap();
+        let line = text.lines().find(|line| line.starts_with("VmRSS:"));
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+            .unwrap()
+    }
+}
+
+#[test]
+fn all_calls_come_back_whatever_happens_to_them() {
+    let stage = stage();
+    // What the server takes at its fullest it has had before.
+    stage.room_is_whole();
+    let before = stage.memory();
+    let calls = CALLS.to_string();
+    let calls = ["--calls", &calls, "--echo-interval", "1", "--retry", "0.2"];
+    let chances = ["--every", "2", "--away", "0.3", "--seed", "7"];
+    // A call whose id is that of an older one may take a while to set up: GRE for the older one comes in between.
+    let more = ["--seconds", "6", "--same-id", "0.25"];
+    let mut command = stage.command("monkey", &calls);
+    let output = command.args(chances).args(more).output().unwrap();
+    let (status, report) = stage.judge(&output);
+    assert_eq!(status, Some(0), "{report}\n{}", stage.server.log());
+    for name in ["calls", "back", "answered"] {
+        assert_eq!(report[name], json!(CALLS), "{name}: {report}");
+    }
+    assert_eq!(report["unfinished"], json!(0), "{report}");
+    assert_eq!(report["monkey"]["seed"], json!(7));
+    let kinds = report["monkey"]["kinds"].as_array().unwrap();
+    let names: Vec<&str> = kinds
+        .iter()
+        .map(|kind| {
+            println!(
+                "{}: {} times, back in {} ms (p50), {} ms at most",
+                kind["kind"], kind["count"], kind["back_ms"]["p50"], kind["back_ms"]["max"]
+            );
+            // A negotiation ends no call.
+            assert_eq!(kind["ended"], json!(0), "{report}");
+            kind["kind"].as_str().unwrap()
+        })
+        .collect();
+    let all = [
+        "power-cut",
+        "tcp-reset",
+        "lcp-terminate",
+        "call-clear",
+        "ncp-flap",
+        "lcp-flap",
+    ];
+    assert_eq!(names, all, "{report}");
+    stage.wait_until_empty();
+    let drops = stage.server.stats().unwrap().drops();
+    println!("drops: {drops:?}");
+    for name in FAULTS {
+        assert_eq!(drops.get(name), None, "{drops:?}");
+    }
+    stage.room_is_whole();
+    let after = stage.memory();
+    println!("memory: {before} KiB before, {after} KiB after");
+    assert!(
+        after < before + 8 * 1024,
+        "{before} KiB before, {after} after"
+    );
+}
+
+#[test]
+fn calls_that_end_are_dialled_again_and_the_rest_is_held() {
+    let stage = stage();
+    let calls = CALLS.to_string();
+    let more = ["--calls", &calls, "--echo-interval", "1", "--retry", "0.2"];
+    let command = stage.command("hold", &more);
+    let mut hold = stage.road.client.start("hold", &command).unwrap();
+    // As many calls up as there are to be, and none of those that were killed.
+    let all_up = |killed: &[Value]| {
+        until("all calls to be up", Duration::from_secs(60), || {
+            let sessions = stage.server.sessions()?;
+            let new = |one: &&Value| {
+                let is = |other: &Value| other["call_id"] == one["call_id"];
+                one["state"] == "up" && !killed.iter().any(is)
+            };
+            Ok((sessions.iter().filter(new).count() as u64 == CALLS).then_some(()))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", stage.server.log()));
+    };
+    all_up(&[]);
+    let killed = stage.server.ask(&["kill", "--all"]).unwrap();
+    let killed = killed.as_array().unwrap();
+    assert_eq!(killed.len() as u64, CALLS);
+    all_up(killed);
+    hold.signal(Signal::INT).unwrap();
+    let status = hold.wait(Duration::from_secs(60)).unwrap();
+    let report: Value = serde_json::from_str(&hold.output())
+        .unwrap_or_else(|error| panic!("{error}: {}", hold.errors()));
+    assert_eq!(status.code(), Some(0), "{report}");
+    for (name, expected) in [
+        ("back", CALLS),
+        ("answered", CALLS),
+        ("reconnects", CALLS),
+        ("came_up", 2 * CALLS),
+        ("failed", 0),
+        ("unfinished", 0),
+    ] {
+        assert_eq!(report[name], json!(expected), "{name}: {report}");
+    }
+    assert_eq!(report["back_ms"]["count"], json!(CALLS), "{report}");
+    let ended = report["ended"].as_object().unwrap();
+    let count: u64 = ended.values().map(|count| count.as_u64().unwrap()).sum();
+    assert_eq!(count, CALLS, "{report}");
+    println!("ended: {ended:?}");
+    assert!(report["echoes_answered"].as_u64().unwrap() >= CALLS);
+    let series = report["up_each_second"].as_array().unwrap();
+    assert!(series.contains(&json!(CALLS)), "{report}");
+    assert!(report["monkey"].is_null(), "{report}");
+    stage.wait_until_empty();
+}
