@@ -43,6 +43,9 @@ pub use snapshot::{Snapshot, Stage};
 /// How long a client that may have crashed has to answer: what is left of it, if anything, is a busy path.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// When it is asked inside its calls, too, having said nothing on the control connection.
+const ASK_IN_CALLS: Duration = Duration::from_secs(5);
+
 /// What all tunnels of a server have in common.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
@@ -88,8 +91,10 @@ pub struct Tunnel {
     stopping: Option<Cause>,
     /// Nothing is sent or read on the control connection any more.
     over: bool,
-    /// Calls have been asked for a sign of life, and none has come yet.
+    /// The client has been asked for a sign of life, and none has come yet.
     doubted: bool,
+    /// When it is asked in its calls.
+    ask_at: Option<Time>,
     calls: Vec<Call>,
     actions: VecDeque<Action>,
 }
@@ -129,6 +134,7 @@ impl Tunnel {
             stopping: None,
             over: false,
             doubted: false,
+            ask_at: None,
             calls: Vec::new(),
             actions: VecDeque::new(),
         }
@@ -142,6 +148,7 @@ impl Tunnel {
     /// Octets came on the control connection, cut in any way.
     pub fn receive(&mut self, octets: &[u8], now: Time) {
         if !self.over {
+            (self.doubted, self.ask_at) = (false, None);
             // An error has queued the end of the connection, which says what was wrong.
             let _ = self.control.receive(octets, now);
             self.pump(now);
@@ -166,6 +173,7 @@ impl Tunnel {
                 if let Some(call) = self.find(call) {
                     call.frame(&frame, now);
                     if core::mem::take(&mut self.doubted) {
+                        self.ask_at = None;
                         self.control.trust(now);
                     }
                 }
@@ -294,17 +302,17 @@ impl Tunnel {
     }
 
     /// Somebody has logged in from the same address, by another control connection, with a call that has the client's id of
-    /// one of ours: either there are several clients, or this one has crashed and dials again. It is asked by both ways at
-    /// once, and an answer by either will do: who is alive may still have TCP that has stalled.
+    /// one of ours: either there are several clients, or this one has crashed and dials again. It is asked on the control
+    /// connection at once, where a machine that has forgotten it answers with a reset. Who says nothing there may still be
+    /// alive, with TCP that has stalled, and is asked in its calls, too; not before, since that question reaches a client that
+    /// has crashed in its new call, with a number that is none of that call's.
     pub fn doubt(&mut self, now: Time) {
         if self.over || self.doubted || !self.calls.iter().any(Call::is_live) {
             return;
         }
         self.doubted = true;
+        self.ask_at = Some(now + ASK_IN_CALLS);
         self.control.prove(PATIENCE, now);
-        for call in &mut self.calls {
-            call.probe(&mut self.actions);
-        }
         self.pump(now);
     }
 
@@ -338,7 +346,8 @@ impl Tunnel {
     pub fn deadline(&self) -> Option<Time> {
         let control = (!self.over).then(|| self.control.deadline()).flatten();
         let calls = self.calls.iter().filter_map(Call::deadline);
-        calls.chain(control).min()
+        let ask_at = self.ask_at.filter(|_| !self.over);
+        calls.chain(control).chain(ask_at).min()
     }
 
     /// Does what is due.
@@ -346,7 +355,14 @@ impl Tunnel {
         if !self.over {
             self.control.handle_timeout(now);
         }
+        let asks = self.ask_at.is_some_and(|at| at <= now);
+        if asks {
+            self.ask_at = None;
+        }
         for call in &mut self.calls {
+            if asks {
+                call.probe(&mut self.actions);
+            }
             call.handle_timeout(now);
         }
         self.pump(now);
