@@ -41,7 +41,8 @@ struct Stage {
     password: String,
 }
 
-fn stage() -> Stage {
+/// A server that sends echoes this often; who is gone without a word is noticed within five times that.
+fn stage(echo_interval: &str) -> Stage {
     let road = Road::build(ClientSide::Namespace).unwrap();
     let mut configuration = Configuration::example("office", road.lab.directory()).unwrap();
     for (option, value) in [
@@ -50,8 +51,9 @@ fn stage() -> Stage {
     ] {
         configuration.change(option, value).unwrap();
     }
-    // Who is gone without a word is noticed within five seconds.
-    configuration.change("limits.echo_interval", "1s").unwrap();
+    configuration
+        .change("limits.echo_interval", echo_interval)
+        .unwrap();
     let last = 9 + ROOM;
     let pool = vec![format!("10.20.0.10-10.20.0.{last}")];
     configuration.change("network.pool", pool).unwrap();
@@ -113,15 +115,14 @@ impl Stage {
 
 #[test]
 fn all_calls_come_back_whatever_happens_to_them() {
-    let stage = stage();
+    let stage = stage("1s");
     // What the server takes at its fullest it has had before.
     stage.room_is_whole();
     let before = stage.memory();
     let calls = CALLS.to_string();
     let calls = ["--calls", &calls, "--echo-interval", "1", "--retry", "0.2"];
     let chances = ["--every", "2", "--away", "0.3", "--seed", "7"];
-    // A call whose id is that of an older one may take a while to set up: GRE for the older one comes in between.
-    let more = ["--seconds", "6", "--same-id", "0.25"];
+    let more = ["--seconds", "6"];
     let mut command = stage.command("monkey", &calls);
     let output = command.args(chances).args(more).output().unwrap();
     let (status, report) = stage.judge(&output);
@@ -170,7 +171,7 @@ fn all_calls_come_back_whatever_happens_to_them() {
 
 #[test]
 fn calls_that_end_are_dialled_again_and_the_rest_is_held() {
-    let stage = stage();
+    let stage = stage("1s");
     let calls = CALLS.to_string();
     let more = ["--calls", &calls, "--echo-interval", "1", "--retry", "0.2"];
     let command = stage.command("hold", &more);
@@ -216,5 +217,29 @@ fn calls_that_end_are_dialled_again_and_the_rest_is_held() {
     let series = report["up_each_second"].as_array().unwrap();
     assert!(series.contains(&json!(CALLS)), "{report}");
     assert!(report["monkey"].is_null(), "{report}");
+    stage.wait_until_empty();
+}
+
+#[test]
+fn a_power_cut_says_nothing() {
+    let stage = stage("60s");
+    let more = ["--ends", "power-cut", "--same-id", "0", "--seed", "3"];
+    let mut command = stage.command("monkey", &["--calls", "10", "--seconds", "3"]);
+    let output = (command.args(["--every", "2", "--away", "0.5"]).args(more))
+        .output()
+        .unwrap();
+    let (status, report) = stage.judge(&output);
+    assert_eq!(status, Some(0), "{report}\n{}", stage.server.log());
+    let cuts = report["monkey"]["strikes"].as_u64().unwrap();
+    assert!(cuts > 0, "{report}");
+    // Their clients dialled anew, hung up and are gone; of the calls before the server has heard nothing yet.
+    until("the last calls to be over", Duration::from_secs(20), || {
+        Ok((stage.server.sessions()?.len() as u64 <= cuts).then_some(()))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", stage.server.log()));
+    assert_eq!(stage.server.sessions().unwrap().len() as u64, cuts);
+    assert_eq!(stage.server.stats().unwrap().tunnels, cuts);
+    // What the server says to them is answered by a machine that knows nothing of it.
+    stage.server.ask(&["kill", "--all"]).unwrap();
     stage.wait_until_empty();
 }
