@@ -243,3 +243,33 @@ fn a_power_cut_says_nothing() {
     stage.server.ask(&["kill", "--all"]).unwrap();
     stage.wait_until_empty();
 }
+
+#[test]
+fn a_scenario_mixes_callers() {
+    let stage = stage("60s");
+    let Stage { user, password, .. } = &stage;
+    let scenario = format!(
+        "[[group]]\nname = 'users'\nweight = 2\nuser = '{user}'\npassword = '{password}'\n\
+         [[group]]\nname = 'guessers'\nuser = 'guess{{}}'\nusers = 3\npassword = 'a guess'\n"
+    );
+    let path = stage.road.lab.directory().join("scenario.toml");
+    std::fs::write(&path, scenario).unwrap();
+    let output = (stage.road.client)
+        .command(binary("turnpike-bench").unwrap())
+        .args(["storm", &road::SERVER.to_string(), "--json"])
+        .args(["--calls", "9", "--scenario"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    let (status, report) = stage.judge(&output);
+    assert_eq!(status, Some(1), "{report}");
+    assert_eq!((&report["up"], &report["failed"]), (&json!(6), &json!(3)));
+    let failures = report["failures"].as_object().unwrap();
+    assert!(
+        failures.len() == 1
+            && (failures.iter()).all(|(cause, count)| {
+                cause.starts_with("guessers: authentication: ") && *count == json!(3)
+            }),
+        "{report}"
+    );
+}

@@ -7,6 +7,7 @@
 mod calls;
 mod options;
 mod phase;
+mod roster;
 mod times;
 mod turn;
 mod wire;
@@ -32,6 +33,7 @@ use crate::tcp::{self, Heard, Writer};
 pub use options::Dialling;
 pub(crate) use phase::Marks;
 pub use phase::Phase;
+pub(crate) use roster::Roster;
 pub(crate) use times::Times;
 
 /// How long a caller who has hung up waits for the server. The timers of a proper goodbye run out before.

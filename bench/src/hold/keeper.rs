@@ -8,13 +8,12 @@ use std::io::{self, Write as _};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 use turnpike_protocol::CallId;
-use turnpike_protocol::mschap::Password;
 use turnpike_protocol::wire::ppp::Protocol;
 
 use super::Plan;
 use super::report::Books;
 use crate::dial::Outcome;
-use crate::fleet::{Fleet, Leave, News, until};
+use crate::fleet::{Fleet, Leave, News, Roster, until};
 use crate::monkey::{Dice, Kind};
 use crate::report::Origin;
 
@@ -90,7 +89,7 @@ enum Stage {
 
 struct Keeper<'a> {
     plan: &'a Plan<'a>,
-    secret: Password,
+    roster: Roster,
     fleet: Fleet,
     books: Books,
     seats: Vec<Seat>,
@@ -149,7 +148,7 @@ impl<'a> Keeper<'a> {
         let (dialling, keeping) = (plan.dialling, plan.keeping);
         let mut keeper = Self {
             plan,
-            secret: dialling.secret()?,
+            roster: Roster::new(dialling)?,
             fleet: Fleet::new(server, &dialling.from, dialling.patience)?,
             books: Books::new()?,
             seats: Vec::new(),
@@ -316,7 +315,7 @@ impl<'a> Keeper<'a> {
             self.waiting.pop_front();
             // No more than 60,000.
             let number = at as u32;
-            let mut terms = dialling.terms(number, &self.secret);
+            let mut terms = self.roster.terms(number);
             terms.link.timing.echo_interval = Some(keeping.echo_interval);
             let caller = self.fleet.dial(id, dialling.address_of(number), terms);
             self.by_caller.insert(caller, at);
@@ -361,13 +360,15 @@ impl<'a> Keeper<'a> {
                     if let Some(at) = self.settled(caller) {
                         self.seats[at].place = Place::Leaving;
                         self.seats[at].failures += 1;
-                        self.books.failed(phase, &reason);
+                        let reason = format!("{}: {reason}", phase.name());
+                        // No more than 60,000.
+                        self.books.failed(self.roster.label(at as u32, reason));
                     }
                 }
                 News::Lost(caller, reason) => {
                     if let Some(at) = self.by_caller.get(&caller).copied() {
                         let by = self.seats[at].down.and_then(|down| down.by);
-                        self.books.lost(by, reason);
+                        self.books.lost(by, self.roster.label(at as u32, reason));
                         self.goes_down(at, now, Place::Leaving);
                         self.seats[at].failures += 1;
                     }

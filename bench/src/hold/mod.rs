@@ -103,7 +103,6 @@ pub fn run(options: &Hold, origin: Origin) -> anyhow::Result<Outcome> {
 
 /// Carries out a plan and prints what came of it.
 pub(crate) fn keep(plan: &Plan<'_>, origin: Origin) -> anyhow::Result<Outcome> {
-    plan.dialling.check()?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?

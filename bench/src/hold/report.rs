@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Plan;
-use crate::fleet::{Fleet, Phase, Times};
+use crate::fleet::{Fleet, Times};
 use crate::monkey::Kind;
 use crate::report::Origin;
 use crate::spread::Spread;
@@ -84,8 +84,7 @@ impl Books {
         }
     }
 
-    pub(super) fn failed(&mut self, phase: Phase, reason: &str) {
-        let reason = format!("{}: {reason}", phase.name());
+    pub(super) fn failed(&mut self, reason: String) {
         *self.failures.entry(reason).or_default() += 1;
         self.failed += 1;
     }

@@ -60,7 +60,6 @@ pub struct Storm {
 /// # Errors
 /// When nothing can be dialled at all.
 pub fn run(options: &Storm, origin: Origin) -> anyhow::Result<Outcome> {
-    options.dialling.check()?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?

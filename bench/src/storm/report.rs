@@ -60,19 +60,15 @@ impl Books {
     }
 
     /// One did not.
-    pub(super) fn failed(&mut self, phase: Phase, reason: &str, since_first: Duration) {
-        let reason = format!("{}: {reason}", phase.name());
+    pub(super) fn failed(&mut self, reason: String, since_first: Duration) {
         *self.failures.entry(reason).or_default() += 1;
         self.failed += 1;
         self.last = since_first;
     }
 
     /// One that was up ended, and nobody here wanted it to.
-    pub(super) fn lost(&mut self, reason: &str) {
-        *self
-            .failures
-            .entry(format!("when up: {reason}"))
-            .or_default() += 1;
+    pub(super) fn lost(&mut self, reason: String) {
+        *self.failures.entry(reason).or_default() += 1;
         self.lost += 1;
     }
 
@@ -217,8 +213,8 @@ mod tests {
         marks.end(Phase::Authentication, at(999));
         marks.end(Phase::Network, at(136));
         books.up(&marks, Duration::from_millis(2_036));
-        books.failed(Phase::Lcp, "no answer", Duration::from_millis(3_000));
-        books.failed(Phase::Lcp, "no answer", Duration::from_millis(4_000));
+        books.failed("lcp: no answer".to_owned(), Duration::from_millis(3_000));
+        books.failed("lcp: no answer".to_owned(), Duration::from_millis(4_000));
         let report = books.report(Origin::default(), Ipv4Addr::LOCALHOST, 0, 0);
         let longest: Vec<f64> = report.phases.iter().map(|one| one.ms.max.round()).collect();
         assert_eq!(longest, [1.0, 2.0, 3.0, 10.0, 0.0, 20.0]);

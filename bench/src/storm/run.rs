@@ -6,12 +6,11 @@ use std::io::{self, Write as _};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
-use turnpike_protocol::mschap::Password;
 
 use super::Storm;
 use super::report::Books;
 use crate::dial::Outcome;
-use crate::fleet::{Fleet, News, until};
+use crate::fleet::{Fleet, News, Roster, until};
 use crate::report::sheet::Sheet;
 use crate::report::{Origin, Page};
 
@@ -23,7 +22,7 @@ const TICK: Duration = Duration::from_millis(1);
 
 struct Front<'a> {
     options: &'a Storm,
-    secret: Password,
+    roster: Roster,
     fleet: Fleet,
     books: Books,
     /// Begun and not settled.
@@ -97,7 +96,7 @@ impl<'a> Front<'a> {
         let dialling = &options.dialling;
         Ok(Self {
             options,
-            secret: dialling.secret()?,
+            roster: Roster::new(dialling)?,
             fleet: Fleet::new(server, &dialling.from, dialling.patience)?,
             books: Books::new()?,
             outstanding: 0,
@@ -149,7 +148,7 @@ impl<'a> Front<'a> {
             self.books.begun += 1;
             self.outstanding += 1;
             let dialling = &self.options.dialling;
-            let terms = dialling.terms(number, &self.secret);
+            let terms = self.roster.terms(number);
             self.fleet.dial(id, dialling.address_of(number), terms);
         }
     }
@@ -165,11 +164,15 @@ impl<'a> Front<'a> {
                         self.fleet.hang_up(number);
                     }
                 }
-                News::Failed(_, phase, reason) => {
+                News::Failed(number, phase, reason) => {
                     self.settled();
-                    self.books.failed(phase, &reason, at);
+                    let reason = format!("{}: {reason}", phase.name());
+                    self.books.failed(self.roster.label(number, reason), at);
                 }
-                News::Lost(_, reason) => self.books.lost(&reason),
+                News::Lost(number, reason) => {
+                    let reason = format!("when up: {reason}");
+                    self.books.lost(self.roster.label(number, reason));
+                }
                 News::Held(_) | News::UpAgain(_) | News::Answered(_) | News::Gone(_) => {}
             }
         }
