@@ -14,6 +14,7 @@ use turnpike_bench::flow::{self, Flow};
 use turnpike_bench::hold::{self, Hold};
 use turnpike_bench::monkey::{self, Monkey};
 use turnpike_bench::report::{self, Origin, ReportFile};
+use turnpike_bench::soak::{self, Soak};
 use turnpike_bench::storm::{self, Storm};
 use turnpike_bench::traffic;
 
@@ -37,6 +38,7 @@ enum Mode {
     Flow(Box<Flow>),
     Report(ReportFile),
     Compare(Compare),
+    Soak(Box<Soak>),
     /// Send every numbered datagram of `dial --traffic` back to where it came from
     ///
     /// Runs until SIGINT or SIGTERM, then prints what it saw as JSON.
@@ -119,6 +121,7 @@ fn run(mode: Mode, origin: Origin) -> anyhow::Result<Outcome> {
         Mode::Monkey(options) => monkey::run(&options, origin),
         Mode::Compare(options) => compare::run(&options),
         Mode::Report(options) => report::run(&options).map(|()| Outcome::AllGood),
+        Mode::Soak(options) => soak::run(&options, origin),
         Mode::Echo { listen } => {
             let report = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

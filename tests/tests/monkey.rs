@@ -273,3 +273,34 @@ fn a_scenario_mixes_callers() {
         "{report}"
     );
 }
+
+#[test]
+fn a_long_run_is_told_in_pieces() {
+    let stage = stage("1s");
+    let server = stage.server.id().to_string();
+    let output = stage
+        .command("soak", &["--calls", "20", "--echo-interval", "1"])
+        .args(["--seconds", "6", "--interval", "2", "--every", "2"])
+        .args(["--away", "0.2", "--watch", &server])
+        .output()
+        .unwrap();
+    let (status, report) = stage.judge(&output);
+    assert_eq!(status, Some(0), "{report}\n{}", stage.server.log());
+    let intervals = report["intervals"].as_array().unwrap();
+    assert_eq!(intervals.len(), 3, "{report}");
+    for interval in intervals {
+        assert!(interval["memory_kib"].as_u64().unwrap() > 1024, "{report}");
+        assert!(interval["echo_ms"]["count"].as_u64().unwrap() > 0);
+    }
+    let strikes: u64 = intervals
+        .iter()
+        .map(|interval| interval["strikes"].as_u64().unwrap())
+        .sum();
+    assert_eq!(json!(strikes), report["monkey"]["strikes"], "{report}");
+    for name in ["echo", "memory_kib"] {
+        assert!(report["drift"][name].is_number(), "{name}: {report}");
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said.lines().count(), 4, "{said}");
+    println!("{said}");
+}

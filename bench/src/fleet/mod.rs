@@ -54,8 +54,8 @@ pub(crate) enum News {
     Held(u32),
     /// It may again.
     UpAgain(u32),
-    /// An LCP Echo-Request was answered.
-    Answered(u32),
+    /// An LCP Echo-Request was answered, after so long.
+    Answered(u32, Duration),
     /// The set-up came to nothing.
     Failed(u32, Phase, String),
     /// The call was up, has ended, and nobody here wanted it to.
@@ -109,11 +109,10 @@ struct Caller {
 }
 
 /// LCP echoes of all callers.
+#[derive(Default)]
 pub(crate) struct Echoes {
     pub(crate) sent: u64,
     pub(crate) answered: u64,
-    /// Round trips.
-    pub(crate) times: Times,
 }
 
 /// Callers, and all that they share.
@@ -159,11 +158,7 @@ impl Fleet {
             messages,
             inbox,
             news: VecDeque::new(),
-            echoes: Echoes {
-                sent: 0,
-                answered: 0,
-                times: Times::new()?,
-            },
+            echoes: Echoes::default(),
             unfinished: 0,
         };
         for local in locals {

@@ -26,6 +26,13 @@ impl Times {
         self.0.saturating_record(microseconds.max(1));
     }
 
+    /// What has been collected, to begin anew.
+    pub(crate) fn take(&mut self) -> Self {
+        let taken = self.clone();
+        self.0.reset();
+        taken
+    }
+
     pub(crate) fn count(&self) -> u64 {
         self.0.len()
     }

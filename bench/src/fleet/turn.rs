@@ -180,8 +180,8 @@ impl Fleet {
         {
             caller.asked = None;
             self.echoes.answered += 1;
-            self.echoes.times.record(now.since(left));
-            self.news.push_back(News::Answered(number));
+            let time = now.since(left);
+            self.news.push_back(News::Answered(number, time));
         }
     }
 

@@ -11,6 +11,7 @@ use turnpike_protocol::CallId;
 use turnpike_protocol::wire::ppp::Protocol;
 
 use super::Plan;
+use super::intervals::{Interval, memory_of};
 use super::report::Books;
 use crate::dial::Outcome;
 use crate::fleet::{Fleet, Leave, News, Roster, until};
@@ -100,6 +101,8 @@ struct Keeper<'a> {
     up: u32,
     tried: u32,
     stage: Stage,
+    /// When the piece of the run ends that is under way.
+    piece_until: Option<At>,
     /// Told to end by a signal.
     stopped: bool,
     progress: ProgressBar,
@@ -159,6 +162,7 @@ impl<'a> Keeper<'a> {
             up: 0,
             tried: 0,
             stage: Stage::Dialling,
+            piece_until: None,
             stopped: false,
             progress: progress(plan.seconds),
         };
@@ -228,11 +232,13 @@ impl<'a> Keeper<'a> {
             Stage::Dialling if self.tried == all => {
                 self.books.begin(self.up, now);
                 self.stage = Stage::Working(self.plan.seconds.map(|time| now + time));
+                self.piece_until = self.plan.interval.map(|interval| now + interval);
                 for seat in 0..self.seats.len() {
                     self.plan_strike(seat, now);
                 }
             }
             Stage::Working(end) if self.stopped || end.is_some_and(|end| end <= now) => {
+                self.close_piece(now, true);
                 self.books.end(now);
                 self.stage = Stage::Returning(now + self.plan.keeping.grace);
                 for seat in 0..self.seats.len() {
@@ -335,8 +341,7 @@ impl<'a> Keeper<'a> {
                     let Some(at) = self.settled(caller) else {
                         continue;
                     };
-                    self.books.set_up.record(marks.total());
-                    self.books.came_up += 1;
+                    self.books.came_up(marks.total());
                     self.comes_up(at, now);
                 }
                 News::UpAgain(caller) => {
@@ -351,7 +356,8 @@ impl<'a> Keeper<'a> {
                         self.goes_down(at, now, Place::Held);
                     }
                 }
-                News::Answered(caller) => {
+                News::Answered(caller, time) => {
+                    self.books.answered(time);
                     if let Some(at) = self.by_caller.get(&caller).copied() {
                         self.seats[at].answered = matches!(self.stage, Stage::Asking(..));
                     }
@@ -485,9 +491,35 @@ impl<'a> Keeper<'a> {
         }
     }
 
+    /// Says what a piece of a long run was like, once it is over: there is something to read then, even if no end comes. The
+    /// last one is over with the time, and left out when it is too short to say much.
+    fn close_piece(&mut self, now: At, is_last: bool) {
+        let (Some(until), Some(interval)) = (self.piece_until, self.plan.interval) else {
+            return;
+        };
+        let least = if is_last { until - interval / 2 } else { until };
+        self.piece_until = (!is_last).then_some(until);
+        if now < least {
+            return;
+        }
+        self.piece_until = (!is_last).then(|| until + interval);
+        let memory = self.plan.watch.and_then(memory_of);
+        let is_first = self.books.has_no_interval();
+        let line = self.books.interval(self.up, now, memory).line();
+        self.progress.suspend(|| {
+            // Nothing to be done about a stderr that is gone.
+            let mut stderr = io::stderr().lock();
+            if is_first {
+                let _ = writeln!(stderr, "{}", Interval::HEADS);
+            }
+            let _ = writeln!(stderr, "{line}");
+        });
+    }
+
     fn show(&mut self) {
         let now = self.now();
         self.books.sample(self.up, now);
+        self.close_piece(now, false);
         let words = match self.stage {
             Stage::Dialling | Stage::Working(_) => "",
             Stage::Returning(_) => ", waiting for the rest",

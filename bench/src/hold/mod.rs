@@ -1,5 +1,6 @@
 //! `turnpike-bench hold`: many calls stay up, and those that end are dialled again.
 
+mod intervals;
 mod keeper;
 mod report;
 
@@ -13,6 +14,7 @@ use crate::fleet::Dialling;
 use crate::monkey::Mischief;
 use crate::report::Origin;
 
+pub use intervals::{Drift, Interval};
 pub use report::{KindReport, MonkeyReport, Report};
 
 /// How calls are kept up.
@@ -82,6 +84,10 @@ pub(crate) struct Plan<'a> {
     /// What all chances follow from.
     pub(crate) seed: u64,
     pub(crate) mischief: Option<Mischief>,
+    /// Of so long pieces the run is made, in what is said of it.
+    pub(crate) interval: Option<Duration>,
+    /// A process whose memory is looked at.
+    pub(crate) watch: Option<u32>,
     pub(crate) json: bool,
 }
 
@@ -96,6 +102,8 @@ pub fn run(options: &Hold, origin: Origin) -> anyhow::Result<Outcome> {
         seconds: options.seconds,
         seed: getrandom::u64().map_err(|error| anyhow::anyhow!("no randomness: {error}"))?,
         mischief: None,
+        interval: None,
+        watch: None,
         json: options.json,
     };
     keep(&plan, origin)

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Plan;
+use super::intervals::{Drift, Interval, Piece};
 use crate::fleet::{Fleet, Times};
 use crate::monkey::Kind;
 use crate::report::Origin;
@@ -26,15 +27,18 @@ struct Struck {
 /// What is counted while calls are kept up.
 pub(super) struct Books {
     pub(super) dials: u64,
-    pub(super) came_up: u64,
+    came_up: u64,
     failed: u64,
     failures: BTreeMap<String, u64>,
     ended: BTreeMap<String, u64>,
     strikes: BTreeMap<Kind, Struck>,
-    pub(super) set_up: Times,
+    set_up: Times,
     back: Times,
+    echo: Times,
     /// What a new kind begins with.
     empty: Times,
+    piece: Piece,
+    intervals: Vec<Interval>,
     up_each_second: Vec<u32>,
     fewest: Option<u32>,
     work: (Duration, Option<Duration>),
@@ -53,7 +57,10 @@ impl Books {
             strikes: BTreeMap::new(),
             set_up: empty.clone(),
             back: empty.clone(),
+            echo: empty.clone(),
             empty,
+            piece: Piece::new()?,
+            intervals: Vec::new(),
             up_each_second: Vec::new(),
             fewest: None,
             work: (Duration::ZERO, None),
@@ -72,6 +79,36 @@ impl Books {
         self.work.1 = Some(now);
     }
 
+    /// A piece of the time is over, with so many calls up.
+    pub(super) fn interval(
+        &mut self,
+        up: u32,
+        now: Duration,
+        memory_kib: Option<u64>,
+    ) -> &Interval {
+        let interval = self.piece.close(now, up, memory_kib);
+        self.intervals.push(interval);
+        &self.intervals[self.intervals.len() - 1]
+    }
+
+    /// Whether no piece is over yet.
+    pub(super) fn has_no_interval(&self) -> bool {
+        self.intervals.is_empty()
+    }
+
+    /// A set-up came to something, after so long.
+    pub(super) fn came_up(&mut self, time: Duration) {
+        self.came_up += 1;
+        self.set_up.record(time);
+        self.piece.set_up.record(time);
+    }
+
+    /// An echo was answered, after so long.
+    pub(super) fn answered(&mut self, time: Duration) {
+        self.echo.record(time);
+        self.piece.echo.record(time);
+    }
+
     /// So many calls are up at the end, and so many have answered.
     pub(super) fn settled(&mut self, up: u32, answered: u32) {
         self.at_end = (up, answered);
@@ -79,6 +116,7 @@ impl Books {
 
     /// A call went, and so many are left.
     pub(super) fn down_to(&mut self, up: u32) {
+        self.piece.fewest = up.min(self.piece.fewest);
         if let (Some(fewest), None) = (&mut self.fewest, self.work.1) {
             *fewest = up.min(*fewest);
         }
@@ -87,11 +125,13 @@ impl Books {
     pub(super) fn failed(&mut self, reason: String) {
         *self.failures.entry(reason).or_default() += 1;
         self.failed += 1;
+        self.piece.failed += 1;
     }
 
     /// A call ended by itself, or because it did not survive what was done to it.
     pub(super) fn lost(&mut self, by: Option<Kind>, reason: String) {
         *self.ended.entry(reason).or_default() += 1;
+        self.piece.ended += 1;
         if let Some(struck) = by.and_then(|kind| self.strikes.get_mut(&kind)) {
             struck.ended += 1;
         }
@@ -104,11 +144,13 @@ impl Books {
             back: self.empty.clone(),
         });
         struck.count += 1;
+        self.piece.strikes += 1;
     }
 
     /// A call is up again after so long.
     pub(super) fn back(&mut self, by: Option<Kind>, time: Duration) {
         self.back.record(time);
+        self.piece.back.record(time);
         if let Some(struck) = by.and_then(|kind| self.strikes.get_mut(&kind)) {
             struck.back.record(time);
         }
@@ -170,8 +212,10 @@ impl Books {
             back_ms: self.back.spread(),
             echoes_sent: fleet.echoes.sent,
             echoes_answered: fleet.echoes.answered,
-            echo_ms: fleet.echoes.times.spread(),
+            echo_ms: self.echo.spread(),
             up_each_second: self.up_each_second.clone(),
+            drift: Drift::of(&self.intervals),
+            intervals: self.intervals.clone(),
             monkey: plan.mischief.as_ref().map(|_| MonkeyReport {
                 seed: plan.seed,
                 strikes: kinds.iter().map(|kind| kind.count).sum(),
@@ -251,6 +295,12 @@ pub struct Report {
     pub echo_ms: Spread,
     /// Calls that were up, each second from the beginning.
     pub up_each_second: Vec<u32>,
+    /// The time in pieces, if it was to be seen so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub intervals: Vec<Interval>,
+    /// What has changed in the course of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Drift>,
     /// What the monkey did, if it was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub monkey: Option<MonkeyReport>,
@@ -306,6 +356,15 @@ impl Report {
         let kinds = self.monkey.as_ref().map_or(&[][..], |monkey| &monkey.kinds);
         for one in kinds {
             row(&format!("back after {}", one.kind), &one.back_ms);
+        }
+        if !self.intervals.is_empty() {
+            let _ = writeln!(text, "\n{}", Interval::HEADS);
+        }
+        for interval in &self.intervals {
+            let _ = writeln!(text, "{}", interval.line());
+        }
+        if let Some(drift) = &self.drift {
+            let _ = writeln!(text, "{}", drift.text());
         }
         if !(self.failures.is_empty() && self.ended.is_empty()) {
             text.push('\n');

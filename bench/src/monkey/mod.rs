@@ -14,6 +14,23 @@ use crate::fleet::Dialling;
 use crate::hold::{Keeping, Plan, keep};
 use crate::report::Origin;
 
+/// What happens to calls.
+#[derive(Args, Clone)]
+pub struct Chances {
+    /// What happens, perhaps with a weight, such as power-cut=3 [default: everything, each as often]
+    #[arg(long, value_name = "KIND[=WEIGHT]", value_delimiter = ',')]
+    pub ends: Vec<Weighted>,
+    /// The mean time that a client stays away whose call has ended; so long a power cut lasts
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    pub away: Duration,
+    /// The share of clients that dial again with the same call id when the server was not told that the call is over
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = share)]
+    pub same_id: f64,
+    /// What all chances follow from [default: another each time; it is printed]
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
 /// End calls in every way that there is, and see whether all come back
 ///
 /// Dials --calls times, and then something happens to each call at random moments: its client loses power and dials anew
@@ -46,18 +63,9 @@ pub struct Monkey {
     /// The mean time from a call's coming up to what happens to it
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub every: Duration,
-    /// What happens, perhaps with a weight, such as power-cut=3 [default: everything, each as often]
-    #[arg(long, value_name = "KIND[=WEIGHT]", value_delimiter = ',')]
-    pub ends: Vec<Weighted>,
-    /// The mean time that a client stays away whose call has ended; so long a power cut lasts
-    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
-    pub away: Duration,
-    /// The share of clients that dial again with the same call id when the server was not told that the call is over
-    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = share)]
-    pub same_id: f64,
-    /// What all chances follow from [default: another each time; it is printed]
-    #[arg(long)]
-    pub seed: Option<u64>,
+    /// What happens.
+    #[command(flatten)]
+    pub chances: Chances,
     /// One JSON object at the end instead of text
     #[arg(long)]
     pub json: bool,
@@ -68,39 +76,47 @@ pub struct Monkey {
 /// # Errors
 /// When nothing can be dialled at all.
 pub fn run(options: &Monkey, origin: Origin) -> anyhow::Result<Outcome> {
-    anyhow::ensure!(
-        !options.every.is_zero(),
-        "--every 0 leaves no call up: give a time above 0"
-    );
-    let seed = match options.seed {
-        Some(seed) => seed,
-        None => getrandom::u64().map_err(|error| anyhow::anyhow!("no randomness: {error}"))?,
-    };
-    let everything = || {
-        Kind::ALL
-            .map(|kind| Weighted { kind, weight: 1.0 })
-            .to_vec()
-    };
-    let ends = match options.ends.as_slice() {
-        [] => everything(),
-        ends => ends.to_vec(),
-    };
+    let (seed, mischief) = options.chances.mischief(options.every)?;
     keep(
         &Plan {
             dialling: &options.dialling,
             keeping: &options.keeping,
             seconds: Some(options.seconds),
             seed,
-            mischief: Some(Mischief {
-                every: options.every,
-                away: options.away,
-                same_id: options.same_id,
-                ends,
-            }),
+            mischief: Some(mischief),
+            interval: None,
+            watch: None,
             json: options.json,
         },
         origin,
     )
+}
+
+impl Chances {
+    /// The seed, and what follows from it when something happens to each call once in so long.
+    pub(crate) fn mischief(&self, every: Duration) -> anyhow::Result<(u64, Mischief)> {
+        anyhow::ensure!(
+            !every.is_zero(),
+            "--every 0 leaves no call up: give a time above 0"
+        );
+        let seed = match self.seed {
+            Some(seed) => seed,
+            None => getrandom::u64().map_err(|error| anyhow::anyhow!("no randomness: {error}"))?,
+        };
+        let ends = match self.ends.as_slice() {
+            [] => Kind::ALL
+                .map(|kind| Weighted { kind, weight: 1.0 })
+                .to_vec(),
+            ends => ends.to_vec(),
+        };
+        let mischief = Mischief {
+            every,
+            away: self.away,
+            same_id: self.same_id,
+            ends,
+        };
+        Ok((seed, mischief))
+    }
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -173,7 +173,7 @@ impl<'a> Front<'a> {
                     let reason = format!("when up: {reason}");
                     self.books.lost(self.roster.label(number, reason));
                 }
-                News::Held(_) | News::UpAgain(_) | News::Answered(_) | News::Gone(_) => {}
+                News::Held(_) | News::UpAgain(_) | News::Answered(..) | News::Gone(_) => {}
             }
         }
     }
