@@ -25,6 +25,10 @@ const HANG_UP_LIMIT: Duration = Duration::from_secs(17);
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
+/// For this share of the time that a client is away after a power cut, nothing answers in its place; then Linux does, and
+/// knows nothing of the connection.
+const POWER_OFF: f64 = 0.9;
+
 /// How often what is shown is renewed.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -482,7 +486,11 @@ impl<'a> Keeper<'a> {
         let silent = matches!(kind, Kind::PowerCut | Kind::TcpReset);
         self.seats[at].keep_id = silent && keep_id;
         match kind {
-            Kind::PowerCut => self.fleet.leave(caller, Leave::PowerCut(away)),
+            // A machine has started before it dials.
+            Kind::PowerCut => {
+                let off = away.mul_f64(POWER_OFF);
+                self.fleet.leave(caller, Leave::PowerCut(off));
+            }
             Kind::TcpReset => self.fleet.leave(caller, Leave::Reset),
             Kind::LcpTerminate => self.fleet.leave(caller, Leave::Terminate),
             Kind::CallClear => self.fleet.leave(caller, Leave::Clear),

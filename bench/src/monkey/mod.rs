@@ -20,7 +20,7 @@ pub struct Chances {
     /// What happens, perhaps with a weight, such as power-cut=3 [default: everything, each as often]
     #[arg(long, value_name = "KIND[=WEIGHT]", value_delimiter = ',')]
     pub ends: Vec<Weighted>,
-    /// The mean time that a client stays away whose call has ended; so long a power cut lasts
+    /// The mean time that a client stays away whose call has ended; nine tenths of it the power is off, if it was cut
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
     pub away: Duration,
     /// The share of clients that dial again with the same call id when the server was not told that the call is over
