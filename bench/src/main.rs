@@ -35,10 +35,10 @@ enum Mode {
     Storm(Box<Storm>),
     Hold(Box<Hold>),
     Monkey(Box<Monkey>),
+    Soak(Box<Soak>),
     Flow(Box<Flow>),
     Report(ReportFile),
     Compare(Compare),
-    Soak(Box<Soak>),
     /// Send every numbered datagram of `dial --traffic` back to where it came from
     ///
     /// Runs until SIGINT or SIGTERM, then prints what it saw as JSON.

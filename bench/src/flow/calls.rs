@@ -40,7 +40,7 @@ enum Stage {
 struct Call {
     stage: Stage,
     subscriber: Option<Subscriber>,
-    writer: Option<UnboundedSender<Vec<u8>>>,
+    writer: Option<tcp::Writer>,
     deadline: Option<Time>,
     address: Ipv4Addr,
     mtu: u16,
@@ -394,8 +394,7 @@ impl<'a> Calls<'a> {
         match action {
             Action::Tcp(octets) => {
                 if let Some(writer) = &call.writer {
-                    // A writer that is gone shows as the end of the connection.
-                    let _ = writer.send(octets);
+                    writer.send(octets);
                 }
             }
             Action::Command(command) => self.command(command),
