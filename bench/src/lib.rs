@@ -16,3 +16,4 @@ pub mod storm;
 pub mod subscriber;
 mod tcp;
 pub mod traffic;
+mod wake;

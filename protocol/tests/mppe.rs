@@ -264,6 +264,17 @@ fn batches_are_judged_after_they_were_opened() {
     }
 }
 
+/// Two forged packets in a row may claim one place in the chain.
+#[test]
+fn a_packet_that_needs_no_key_change_does_not_wait_for_one() {
+    let mut pair = Pair::stateless();
+    assert_eq!(pair.pass(0), Got::Clear);
+    let forged = forged(1);
+    assert_eq!(pair.open(&forged, 0), Got::Garbage);
+    assert_eq!(pair.receiver.open_later(forged.header, 0), None);
+    assert_eq!(pair.open(&forged, 0), Got::Garbage);
+}
+
 #[test]
 fn key_changes_may_be_made_by_others_afterwards() {
     for strength in STRENGTHS {

@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinSet;
@@ -17,7 +16,6 @@ use turnpike_dataplane::api::{Command, Owners, Port, SourceCheck, WorkerId};
 use turnpike_dataplane::ports::{HostConfig, Nic, Ports, PortsConfig};
 use turnpike_dataplane::rings::{ControlEnd, RingSizes, channel};
 use turnpike_dataplane::thread;
-use turnpike_dataplane::wake::Wake;
 use turnpike_dataplane::worker::{Reordering, Worker, WorkerConfig};
 use turnpike_dataplane::xsk::{Sizes, Xsk};
 use turnpike_protocol::Role;
@@ -28,6 +26,7 @@ use super::report::{FaultReport, Line, Report, TrafficLine, WorkerReport};
 use super::{Dial, password, resolve};
 use crate::faults::{Books, Faulty};
 use crate::traffic::{self, Count, Flow};
+use crate::wake::watch;
 
 /// How long everything may take to end after it was asked to.
 const HANG_UP_LIMIT: Duration = Duration::from_secs(12);
@@ -68,7 +67,7 @@ pub(super) async fn run(options: &Dial) -> anyhow::Result<Outcome> {
         ports.steer_add(ipnet::Ipv6Net::default())?;
     }
     let (control, thread, books) = start_worker(options, &ports, xsk, origin)?;
-    let control_wake = watch(WakeFd(control.wake.clone()))?;
+    let control_wake = watch(control.wake.clone())?;
     let (messages, mut inbox) = unbounded_channel();
     let mut client = Client::new(
         options,
@@ -240,23 +239,6 @@ async fn until(deadline: Option<tokio::time::Instant>) {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
-}
-
-/// A descriptor for tokio.
-struct WakeFd(Arc<Wake>);
-
-impl std::os::fd::AsRawFd for WakeFd {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-#[allow(
-    deprecated,
-    reason = "its successor is unsafe because a descriptor might change under it; a wake's lives as long as it"
-)]
-fn watch(wake: WakeFd) -> io::Result<AsyncFd<WakeFd>> {
-    AsyncFd::new(wake)
 }
 
 fn start_traffic(

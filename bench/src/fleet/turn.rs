@@ -8,14 +8,14 @@ use std::io;
 use tokio::net::TcpStream;
 use turnpike_dataplane::api::{Command, Event};
 use turnpike_protocol::Time;
+use turnpike_protocol::ppp::PhaseName;
 use turnpike_protocol::ppp::packet::code;
-use turnpike_protocol::ppp::{End, PhaseName};
 use turnpike_protocol::wire::ppp::{self, Protocol};
 
 use super::calls::Done;
 use super::wire::{self, MAX_PACKET, Wire};
 use super::{END_LIMIT, Fleet, Leave, Message, News, Phase, Stage, Terms, until};
-use crate::subscriber::{Action, Cause, Subscriber, SubscriberConfig};
+use crate::subscriber::{Action, Subscriber, SubscriberConfig};
 use crate::tcp::{self, Heard};
 
 impl Fleet {
@@ -289,7 +289,7 @@ impl Fleet {
             }
             Action::Up6 { .. } | Action::Held { .. } => {}
             Action::Ended { cause, .. } => {
-                self.over(number, reason(&cause));
+                self.over(number, cause.kind());
                 // Nothing is left to hold the control connection for.
                 self.begin_ending(number, now);
             }
@@ -351,15 +351,5 @@ fn echo(frame: &[u8]) -> Option<(u8, u8)> {
             ..,
         ] if header.protocol == Protocol::LCP => Some((*code, *identifier)),
         _ => None,
-    }
-}
-
-/// Why a call ended, without what is different for each user: it is counted by this.
-fn reason(cause: &Cause) -> String {
-    match cause {
-        Cause::Link(End::AuthenticationFailed { code, message, .. }) => {
-            format!("the server refuses the login: E={code} {message}")
-        }
-        _ => cause.to_string(),
     }
 }

@@ -8,7 +8,6 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use turnpike_dataplane::api::{Owners, Port, PortInfo, SourceCheck, WorkerId};
@@ -16,7 +15,6 @@ use turnpike_dataplane::counters::Reason;
 use turnpike_dataplane::device::Device;
 use turnpike_dataplane::rings::{ControlEnd, RingSizes, channel};
 use turnpike_dataplane::thread;
-use turnpike_dataplane::wake::Wake;
 use turnpike_dataplane::worker::{Reordering, Worker, WorkerConfig};
 use turnpike_protocol::Role;
 use turnpike_protocol::gre::AckSettings;
@@ -33,6 +31,7 @@ use super::side::{Half, Side};
 use super::trials::{Step, Trials};
 use crate::dial::{FaultReport, Outcome, WorkerReport, password};
 use crate::faults::{Books, Faulty};
+use crate::wake::watch;
 
 /// How long everything may take to end after it was asked to.
 const HANG_UP_LIMIT: Duration = Duration::from_secs(12);
@@ -65,7 +64,7 @@ pub(super) async fn run(options: &Flow, server: Ipv4Addr) -> anyhow::Result<Outc
     let (messages, mut inbox) = unbounded_channel();
     let origin = Instant::now();
     let ends = start(options, server, origin, halves)?;
-    let control_wake = watch(WakeFd(ends.control.wake.clone()))?;
+    let control_wake = watch(ends.control.wake.clone())?;
     let secret = password(
         options.password.as_deref(),
         options.password_file.as_deref(),
@@ -298,21 +297,4 @@ fn start_worker<D: Device + Send + 'static>(
     // What the device counted last is written down when it is dropped.
     let ended = std::thread::Builder::new().spawn(move || drop(worker.join()))?;
     Ok((control, ended))
-}
-
-/// A descriptor for tokio.
-struct WakeFd(Arc<Wake>);
-
-impl std::os::fd::AsRawFd for WakeFd {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-#[allow(
-    deprecated,
-    reason = "its successor is unsafe because a descriptor might change under it; a wake's lives as long as it"
-)]
-fn watch(wake: WakeFd) -> io::Result<AsyncFd<WakeFd>> {
-    AsyncFd::new(wake)
 }
