@@ -427,6 +427,8 @@ impl Line {
                     }
                 }
             }
+            // Once for all of them: a worker that shares its processor with us would take its turn for each.
+            self.end.commands.ring();
             if !open && self.pending.is_none() {
                 return;
             }
@@ -451,6 +453,7 @@ impl Line {
                     order = self.queue.recv(), if self.pending.is_none() => {
                         self.end.wake.finish();
                         match order {
+                            // What it comes to is rung for together with what follows.
                             Some(order) => self.carry_out(order),
                             None => return,
                         }
@@ -473,7 +476,7 @@ impl Line {
     }
 
     fn push(&mut self, command: Command, queued: Option<oneshot::Sender<()>>) {
-        match self.end.commands.push(command) {
+        match self.end.commands.queue(command) {
             Ok(()) => {
                 if let Some(queued) = queued {
                     let _ = queued.send(());

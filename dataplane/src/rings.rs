@@ -162,6 +162,17 @@ impl CommandSender {
         reason = "the command is given back where it was, not boxed"
     )]
     pub fn push(&mut self, command: Command) -> Result<(), Full> {
+        self.queue(command)?;
+        self.ring();
+        Ok(())
+    }
+
+    /// As [`push`](Self::push), for one of several commands: the worker may sleep on until [`ring`](Self::ring).
+    #[allow(
+        clippy::result_large_err,
+        reason = "the command is given back where it was, not boxed"
+    )]
+    pub fn queue(&mut self, command: Command) -> Result<(), Full> {
         let mut pushed = self.ring.push(command);
         if let Err(rtrb::PushError::Full(command)) = pushed {
             self.starved.store(true, Ordering::Relaxed);
@@ -169,13 +180,12 @@ impl CommandSender {
             // The worker may have made room before it could see the flag.
             pushed = self.ring.push(command);
         }
-        match pushed {
-            Ok(()) => {
-                self.wake.ring();
-                Ok(())
-            }
-            Err(rtrb::PushError::Full(command)) => Err(Full(command)),
-        }
+        pushed.map_err(|rtrb::PushError::Full(command)| Full(command))
+    }
+
+    /// Wakes the worker, if it sleeps.
+    pub fn ring(&self) {
+        self.wake.ring();
     }
 
     /// Commands that can be queued now without being given back.

@@ -1,9 +1,9 @@
-//! A worker's thread: pinned, spinning a little before it sleeps.
+//! A worker's thread: pinned, spinning a little before it sleeps where another processor has the rest of the program.
 
 use core::time::Duration;
 use std::io;
 use std::sync::mpsc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, available_parallelism};
 use std::time::Instant;
 
 use core_affinity::CoreId;
@@ -32,11 +32,18 @@ pub enum SpawnError {
 /// Runs a worker in a thread of its own until [`crate::api::Command::Stop`] comes; the thread then gives back the
 /// device. With `cpu`, the thread is pinned to that processor before the first turn. Times are nanoseconds since
 /// `origin`.
+///
+/// Where the calling thread may use one processor only, the worker does not spin: what it would wait for comes from
+/// threads that it keeps from running.
 pub fn spawn<D: Device + Send + 'static>(
     mut worker: Worker<D>,
     cpu: Option<usize>,
     origin: Instant,
 ) -> Result<JoinHandle<D>, SpawnError> {
+    let spin = match available_parallelism() {
+        Ok(processors) if processors.get() == 1 => Duration::ZERO,
+        _ => SPIN,
+    };
     let (report, pinned) = mpsc::sync_channel(1);
     let name = match cpu {
         Some(cpu) => format!("worker-cpu{cpu}"),
@@ -46,7 +53,7 @@ pub fn spawn<D: Device + Send + 'static>(
         let ready = cpu.is_none_or(pin);
         let _ = report.send(ready);
         if ready {
-            run(&mut worker, origin);
+            run(&mut worker, origin, spin);
         }
         worker.into_device()
     })?;
@@ -71,7 +78,7 @@ pub fn pin(cpu: usize) -> bool {
         && mask() == [CoreId { id: cpu }]
 }
 
-fn run<D: Device>(worker: &mut Worker<D>, origin: Instant) {
+fn run<D: Device>(worker: &mut Worker<D>, origin: Instant, spin: Duration) {
     let mut idle_since: Option<Time> = None;
     loop {
         let now = elapsed(origin);
@@ -84,7 +91,7 @@ fn run<D: Device>(worker: &mut Worker<D>, origin: Instant) {
             continue;
         }
         let since = *idle_since.get_or_insert(now);
-        if now.since(since) < SPIN {
+        if now.since(since) < spin {
             core::hint::spin_loop();
             continue;
         }
