@@ -15,6 +15,8 @@
 
 #[path = "cipher/contenders.rs"]
 mod contenders;
+#[path = "cipher/linux.rs"]
+mod linux;
 #[path = "cipher/openssl.rs"]
 mod openssl;
 
@@ -26,7 +28,8 @@ use serde::Serialize;
 use turnpike_bench::report::processor;
 use turnpike_dataplane::cipher::Engine;
 
-use contenders::{Contender, Crates, KernelLoop, LONGEST, SESSIONS, Single, Theirs, Together};
+use contenders::{Contender, Crates, LONGEST, SESSIONS, Single, Theirs, Together};
+use linux::KernelLoop;
 use openssl::OpenSsl;
 
 /// Octets of packets.
@@ -66,6 +69,7 @@ enum Measure {
     Crypt(usize),
     Whole(usize),
     Mixed,
+    OneCall(usize),
 }
 
 impl Measure {
@@ -74,15 +78,17 @@ impl Measure {
         all.extend(SIZES.map(Self::Crypt));
         all.extend(SIZES.map(Self::Whole));
         all.push(Self::Mixed);
+        all.extend(SIZES.map(Self::OneCall));
         all
     }
 
     fn name(self) -> String {
         match self {
-            Self::Change => "key change".to_owned(),
+            Self::Change => "key change, which is all that a lost packet takes".to_owned(),
             Self::Crypt(len) => format!("fresh key, {len} octets"),
             Self::Whole(len) => format!("stateless packet of {len} octets"),
             Self::Mixed => "stateless packet of 64, 576 or 1400 octets, 7:4:1".to_owned(),
+            Self::OneCall(len) => format!("stateless packet of {len} octets, all of one call"),
         }
     }
 
@@ -93,6 +99,7 @@ impl Measure {
             Self::Crypt(len) => ("crypt", Some(len)),
             Self::Whole(len) => ("whole", Some(len)),
             Self::Mixed => ("mixed", None),
+            Self::OneCall(len) => ("one call", Some(len)),
         }
     }
 
@@ -114,6 +121,7 @@ impl Measure {
                 });
                 timed(|| contender.whole(&lens))
             }
+            Self::OneCall(len) => timed(|| contender.one_call(&[len; SESSIONS])),
         }
     }
 }
@@ -154,43 +162,77 @@ struct Ratios {
     measures: Vec<Measured>,
 }
 
-fn measure(measure: Measure, contenders: &mut [Box<dyn Contender>], rounds: usize) -> Measured {
-    let mut times = vec![Vec::new(); contenders.len()];
-    for _ in 0..rounds {
-        for (times, contender) in times.iter_mut().zip(&mut *contenders) {
-            times.push(measure.run(contender.as_mut()).as_nanos() as f64);
+/// Times of all contenders, in nanoseconds for all packets.
+struct Times {
+    /// The shortest of each.
+    best: Vec<f64>,
+    /// Each one's, round by round.
+    rounds: Vec<Vec<f64>>,
+}
+
+impl Times {
+    fn of(measure: Measure, contenders: &mut [Box<dyn Contender>], rounds: usize) -> Self {
+        let mut times = vec![Vec::new(); contenders.len()];
+        for _ in 0..rounds {
+            for (times, contender) in times.iter_mut().zip(&mut *contenders) {
+                times.push(measure.run(contender.as_mut()).as_nanos() as f64);
+            }
+        }
+        // They have all done the same work, so they must have the same packets now.
+        for contender in &*contenders {
+            assert!(
+                contender.packets() == contenders[0].packets(),
+                "{} encrypts wrongly",
+                contender.name()
+            );
+        }
+        Self {
+            best: times.iter().map(|times| shortest(times)).collect(),
+            rounds: times,
         }
     }
-    // They have all done the same work, so they must have the same packets now.
-    for contender in &*contenders {
-        assert!(
-            contender.packets() == contenders[0].packets(),
-            "{} encrypts wrongly",
-            contender.name()
-        );
+
+    /// What these take more than those.
+    fn over(&self, less: &Self) -> Self {
+        let over = |more: &[f64], less: &[f64]| -> Vec<f64> {
+            more.iter().zip(less).map(|(more, less)| more - less).collect()
+        };
+        let rounds = self.rounds.iter().zip(&less.rounds);
+        Self {
+            best: over(&self.best, &less.best),
+            rounds: rounds.map(|(more, less)| over(more, less)).collect(),
+        }
     }
-    let rows = times.iter().zip(&*contenders).map(|(own, contender)| Row {
-        name: contender.name(),
-        ns: shortest(own) / SESSIONS as f64,
-        against: times[..2]
-            .iter()
-            .zip(&*contenders)
-            .map(|(other, contender)| {
-                let ratios = other.iter().zip(own).map(|(other, own)| other / own);
-                Against {
-                    name: contender.name(),
-                    best: shortest(other) / shortest(own),
-                    median: median(ratios.collect()),
-                }
-            })
-            .collect(),
-    });
-    let (kind, octets) = measure.kind();
-    Measured {
-        name: measure.name(),
-        kind,
-        octets,
-        contenders: rows.collect(),
+
+    fn rows(&self, contenders: &[Box<dyn Contender>]) -> Vec<Row> {
+        let against = |own: usize, other: usize| Against {
+            name: contenders[other].name(),
+            best: self.best[other] / self.best[own],
+            median: median(
+                self.rounds[other]
+                    .iter()
+                    .zip(&self.rounds[own])
+                    .map(|(other, own)| other / own)
+                    .collect(),
+            ),
+        };
+        let row = |own: usize| Row {
+            name: contenders[own].name(),
+            ns: self.best[own] / SESSIONS as f64,
+            against: (0..2).map(|other| against(own, other)).collect(),
+        };
+        (0..contenders.len()).map(row).collect()
+    }
+}
+
+fn show(measured: &Measured) {
+    println!("{}", measured.name);
+    for row in &measured.contenders {
+        print!("  {:<54} {:>7.1} ns", row.name, row.ns);
+        for other in &row.against {
+            print!("   x {:>5.2} ({:>5.2})", other.best, other.median);
+        }
+        println!();
     }
 }
 
@@ -211,19 +253,33 @@ fn ratios(rounds: usize, json: bool) {
             "ns per packet, best of {rounds} rounds; times as fast as each of the first two, and median of the rounds' ratios\n"
         );
     }
-    for what in Measure::all() {
-        let measured = measure(what, &mut contenders, rounds);
+    let mut add = |measured: Measured| {
         if !json {
-            println!("{}", measured.name);
-            for row in &measured.contenders {
-                print!("  {:<54} {:>7.1} ns", row.name, row.ns);
-                for other in &row.against {
-                    print!("   x {:>5.2} ({:>5.2})", other.best, other.median);
-                }
-                println!();
-            }
+            show(&measured);
         }
         table.measures.push(measured);
+    };
+    // Key streams alone: what a long packet takes more than a short one, as both have a key schedule.
+    let mut short = None;
+    for what in Measure::all() {
+        let times = Times::of(what, &mut contenders, rounds);
+        let (kind, octets) = what.kind();
+        add(Measured {
+            name: what.name(),
+            kind,
+            octets,
+            contenders: times.rows(&contenders),
+        });
+        match (what, &short) {
+            (Measure::Crypt(len), None) => short = Some((len, times)),
+            (Measure::Crypt(LONGEST), Some((len, short))) => add(Measured {
+                name: format!("{} octets without the key schedule", LONGEST - len),
+                kind: "octets",
+                octets: Some(LONGEST - len),
+                contenders: times.over(short).rows(&contenders),
+            }),
+            _ => {}
+        }
     }
     if json {
         println!("{}", serde_json::to_string(&table).unwrap());

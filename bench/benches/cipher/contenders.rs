@@ -7,10 +7,11 @@ use sha1::{Digest, Sha1};
 use turnpike_dataplane::cipher::{Engine, Link, Packet};
 use turnpike_protocol::mppe::{Changer, Cipher, SessionKey, StartKey, Strength};
 
+use crate::linux::KernelLoop;
 use crate::openssl::OpenSsl;
 
-/// Sessions, each with one packet.
-pub const SESSIONS: usize = 32;
+/// Sessions, each with one packet: as many as go through a worker's cipher together.
+pub const SESSIONS: usize = 64;
 
 /// Octets of the longest packet.
 pub const LONGEST: usize = 1400;
@@ -34,6 +35,8 @@ pub trait Contender {
     fn crypt(&mut self, lens: &Lens);
     /// A whole stateless packet for each session: key change, then the packet.
     fn whole(&mut self, lens: &Lens);
+    /// Whole stateless packets, all of the first session: each key follows from the one before.
+    fn one_call(&mut self, lens: &Lens);
     /// The packets.
     fn packets(&self) -> &[[u8; LONGEST]];
 }
@@ -99,6 +102,19 @@ impl Contender for Single {
         }
     }
 
+    fn one_call(&mut self, lens: &Lens) {
+        let Ours {
+            engine,
+            keys,
+            packets,
+        } = &mut self.0;
+        let (start, key) = &mut keys[0];
+        for (packet, &len) in packets.iter_mut().zip(lens) {
+            engine.change(start, key);
+            engine.run(Cipher::Fresh(key.clone()), &mut packet[..len]);
+        }
+    }
+
     fn packets(&self) -> &[[u8; LONGEST]] {
         &self.0.packets
     }
@@ -139,6 +155,28 @@ impl Contender for Together {
     fn whole(&mut self, lens: &Lens) {
         self.change();
         self.crypt(lens);
+    }
+
+    fn one_call(&mut self, lens: &Lens) {
+        let Ours {
+            engine,
+            keys,
+            packets,
+        } = &mut self.0;
+        let (start, key) = &mut keys[0];
+        let chain: [SessionKey; SESSIONS] = core::array::from_fn(|_| {
+            engine.change(start, key);
+            key.clone()
+        });
+        let mut packets = chain.iter().zip(packets).zip(lens);
+        let packets: [Packet<'_>; SESSIONS] = core::array::from_fn(|_| {
+            let ((key, packet), &len) = packets.next().expect("as many as sessions");
+            Packet {
+                key,
+                octets: Cell::from_mut(&mut packet[..len]).as_slice_of_cells(),
+            }
+        });
+        engine.run_all(&packets);
     }
 
     fn packets(&self) -> &[[u8; LONGEST]] {
@@ -211,6 +249,14 @@ impl<P: Primitives> Contender for Theirs<P> {
         }
     }
 
+    fn one_call(&mut self, lens: &Lens) {
+        let (start, key) = &mut self.keys[0];
+        for (packet, &len) in self.packets.iter_mut().zip(lens) {
+            change(&mut self.primitives, start, key);
+            self.primitives.rc4(key, &mut packet[..len]);
+        }
+    }
+
     fn packets(&self) -> &[[u8; LONGEST]] {
         &self.packets
     }
@@ -257,63 +303,14 @@ impl Primitives for OpenSsl {
     }
 }
 
-/// A loop of the shape that Linux has (32-bit entries; the next entry is loaded before the key stream's octet is), and
-/// SHA-1 by the processor's instructions where there are any, as Linux does it. Such a loop in C, by gcc 12 at -O2, takes
-/// 1.1 times as long.
-pub struct KernelLoop {
-    table: Box<[u32; 256]>,
-}
-
-impl KernelLoop {
-    pub fn new() -> Self {
-        Self {
-            table: Box::new([0; 256]),
-        }
-    }
-}
-
+/// SHA-1 by the processor's instructions where there are any, as Linux does it.
 impl Primitives for KernelLoop {
     fn name(&self) -> String {
         "loop as in Linux".to_owned()
     }
 
-    #[inline(never)]
     fn rc4(&mut self, key: &[u8; 16], octets: &mut [u8]) {
-        let s = &mut *self.table;
-        for (entry, value) in s.iter_mut().zip(0..) {
-            *entry = value;
-        }
-        let (mut j, mut k) = (0_u32, 0_usize);
-        for i in 0..256 {
-            let a = s[i];
-            j = (j + u32::from(key[k]) + a) & 0xff;
-            s[i] = s[j as usize];
-            s[j as usize] = a;
-            k += 1;
-            if k >= key.len() {
-                k = 0;
-            }
-        }
-        let Some((last, most)) = octets.split_last_mut() else {
-            return;
-        };
-        let mut x = 1_u32;
-        let mut a = s[1];
-        let mut y = a & 0xff;
-        let mut b = s[y as usize];
-        for octet in most {
-            s[y as usize] = a;
-            s[x as usize] = b;
-            let at = (a + b) & 0xff;
-            x = (x + 1) & 0xff;
-            a = s[x as usize];
-            y = (y + a) & 0xff;
-            b = s[y as usize];
-            *octet ^= s[at as usize] as u8;
-        }
-        s[y as usize] = a;
-        s[x as usize] = b;
-        *last ^= s[((a + b) & 0xff) as usize] as u8;
+        self.rc4(key, octets);
     }
 
     fn sha1(&mut self, parts: [&[u8]; 4]) -> [u8; 20] {

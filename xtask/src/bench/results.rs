@@ -142,7 +142,8 @@ fn cipher(found: &Value) -> String {
     }
     for (kinds, title) in [
         (&["whole", "mixed"][..], "Whole packets"),
-        (&["crypt", "change"], "Their parts"),
+        (&["one call"], "All of one call"),
+        (&["crypt", "octets", "change"], "Their parts"),
     ] {
         let chosen: Vec<&&Value> = measures
             .iter()
