@@ -195,7 +195,10 @@ impl Times {
     /// What these take more than those.
     fn over(&self, less: &Self) -> Self {
         let over = |more: &[f64], less: &[f64]| -> Vec<f64> {
-            more.iter().zip(less).map(|(more, less)| more - less).collect()
+            more.iter()
+                .zip(less)
+                .map(|(more, less)| more - less)
+                .collect()
         };
         let rounds = self.rounds.iter().zip(&less.rounds);
         Self {

@@ -44,7 +44,10 @@ pub(super) struct Arena {
 
 // Assembly takes the arena's address for the tables'.
 const _: () = assert!(core::mem::offset_of!(Arena, tables) == 0);
-const _: () = assert!(core::mem::offset_of!(Arena, pad) <= 4096);
+const _: () = assert!(core::mem::offset_of!(Arena, pad) <= USED);
+
+/// How much of a page the arena uses at most, in octets; what lies behind that in other pages is not in its way.
+pub(super) const USED: usize = 2944;
 
 // SAFETY: the pointers are used only during the call that has set them, and are nothing to anybody afterwards.
 unsafe impl Send for Arena {}

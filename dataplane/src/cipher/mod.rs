@@ -70,7 +70,16 @@ pub struct Name {
 }
 
 /// Keys of packets, or interim keys; those of 8 octets stand twice in them. Clean between calls.
-struct Keys([[u8; 16]; WINDOW]);
+///
+/// In a part of a page where the arena has nothing: key schedules load octets of a key between stores to tables, and
+/// those that were guessed to be the same cost more than the schedule itself.
+#[repr(C, align(4096))]
+struct Keys {
+    pad: [u8; arena::USED],
+    keys: [[u8; 16]; WINDOW],
+}
+
+const _: () = assert!(size_of::<Keys>() == 4096);
 
 impl Engine {
     /// With the fastest kernels on this processor. The first one to be made in a process takes some milliseconds to find
@@ -88,7 +97,10 @@ impl Engine {
         Self {
             choice,
             arena: Arena::new(),
-            keys: Box::new(Keys([[0; 16]; WINDOW])),
+            keys: Box::new(Keys {
+                pad: [0; arena::USED],
+                keys: [[0; 16]; WINDOW],
+            }),
         }
     }
 
@@ -123,7 +135,7 @@ impl Engine {
         for packets in packets.chunks(WINDOW) {
             let mut tasks = [Task::NOTHING; WINDOW];
             let tasks = &mut tasks[..packets.len()];
-            for ((packet, key), task) in packets.iter().zip(&mut self.keys.0).zip(&mut *tasks) {
+            for ((packet, key), task) in packets.iter().zip(&mut self.keys.keys).zip(&mut *tasks) {
                 *key = twice(packet.key.bytes());
                 *task = Task {
                     key,
@@ -141,7 +153,7 @@ impl Engine {
     /// Changes keys, each once. They must be of different chains, which exclusive borrows make sure of.
     pub fn change_all(&mut self, links: &mut [Link<'_>]) {
         for links in links.chunks_mut(WINDOW) {
-            let keys = &mut self.keys.0[..links.len()];
+            let keys = &mut self.keys.keys[..links.len()];
             self.choice.digests.interim(links, keys);
             let mut tasks = [Task::NOTHING; WINDOW];
             let tasks = &mut tasks[..links.len()];
@@ -157,7 +169,7 @@ impl Engine {
             }
             // SAFETY: keys are this engine's, and each is its own task's octets only. There are at most `WINDOW`.
             unsafe { batch::run(&self.choice.plan, &mut self.arena, tasks) };
-            for (link, key) in links.iter_mut().zip(&self.keys.0) {
+            for (link, key) in links.iter_mut().zip(&self.keys.keys) {
                 link.key.replace(key);
             }
             self.keys.clean(links.len());
@@ -176,7 +188,7 @@ impl Changer for Engine {
     fn change(&mut self, start: &StartKey, key: &mut SessionKey) {
         let len = key.bytes().len();
         let link = Link { start, key };
-        let interim = &mut self.keys.0[..1];
+        let interim = &mut self.keys.keys[..1];
         let links = core::slice::from_ref(&link);
         self.choice.digest.interim(links, interim);
         let octets = &mut interim[0];
@@ -193,13 +205,13 @@ impl Changer for Engine {
 impl Keys {
     #[inline]
     fn clean(&mut self, used: usize) {
-        self.0[..used].fill([0; 16]);
+        self.keys[..used].fill([0; 16]);
         zeroize::optimization_barrier(self);
     }
 }
 
 impl Drop for Keys {
     fn drop(&mut self) {
-        self.0.zeroize();
+        self.keys.zeroize();
     }
 }

@@ -465,7 +465,7 @@ fn nothing_secret_stays_in_the_room() {
             && clean(arena.bounce.as_flattened())
             && arena.key_rows == [0; 16]
             && arena.j == [0; 8]
-            && clean(engine.keys.0.as_flattened())
+            && clean(engine.keys.keys.as_flattened())
     }
     let mut noise = Noise::new("room");
     for mut engine in engines() {
