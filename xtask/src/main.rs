@@ -42,6 +42,8 @@ enum Chore {
 enum Part {
     /// One call of the stock client, inside a guest
     Call { orders: PathBuf },
+    /// The stock server, inside a guest
+    Serve { orders: PathBuf },
     /// One suite of bench, in namespaces
     Measure(xtask::bench::storms::Measure),
 }
@@ -87,6 +89,7 @@ fn main() -> ExitCode {
         Chore::Table => xtask::table::run(root).map(|()| say("README.md has what was found")),
         Chore::Ebpf(args) => xtask::ebpf::run(&args, root),
         Chore::Lab(Part::Call { orders }) => xtask::lab::inside::call(&orders),
+        Chore::Lab(Part::Serve { orders }) => xtask::lab::stock_server::serve(&orders),
         Chore::Lab(Part::Measure(measure)) => xtask::bench::storms::run(&measure),
     };
     match result {

@@ -94,6 +94,7 @@ pub fn run(args: &Args, root: &Path) -> Result<bool> {
     let wanted: Vec<needs::Need> = [
         needs::NAMESPACES,
         needs::GUESTS,
+        needs::STOCK_SERVER,
         needs::CAPTURES,
         needs::LOSSES,
         needs::PREFIXES,

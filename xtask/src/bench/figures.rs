@@ -55,7 +55,7 @@ pub fn draw(
             report["charts"] = charts;
             draw_one(suite, &report, name, scratch, folder, &|_| true)
         }
-        Suite::Storm | Suite::Flow => {
+        Suite::Storm | Suite::Flow | Suite::Stock => {
             let mut plots = Vec::new();
             for (name, report) in found.as_object().into_iter().flatten() {
                 let name = format!("{}-{name}", suite.name());

@@ -3,6 +3,7 @@
 mod figures;
 mod machine;
 mod results;
+mod stock;
 pub mod storms;
 mod suites;
 
@@ -26,7 +27,8 @@ Builds everything optimised, then measures, one after the other, so that nothing
     cipher   ratios to OpenSSL's low-level functions and to a loop as in Linux, contenders in turns\n  \
     packets  what a packet costs between two memory devices, over few and over many calls\n  \
     storm    call set-ups per second against turnpike, in namespaces (needs root: sudo is asked for)\n  \
-    flow     packets through calls, both ways, and what became of each, in namespaces\n\n\
+    flow     packets through calls, both ways, and what became of each, in namespaces\n  \
+    stock    storm, flow and monkey against pptpd, which is not ours, in a guest\n\n\
 Writes RESULTS.md with tables, and results/ beside it with plots (SVG) and the reports (JSON), for `turnpike-bench compare`.\n\
 Leave the machine alone meanwhile; the load at the beginning is written down, too.\n\n\
 Examples:\n  \
@@ -63,7 +65,11 @@ pub fn run(args: &Args, root: &Path) -> Result<bool> {
         .filter(|suite| args.only.is_empty() || args.only.contains(suite))
         .collect();
     if suites.iter().any(|suite| suite.needs_root()) {
-        needs::install(needs::NAMESPACES, &mut |line| console.line(line))?;
+        let mut wanted = needs::NAMESPACES.to_vec();
+        if suites.contains(&Suite::Stock) {
+            wanted.extend([needs::GUESTS, needs::STOCK_SERVER].concat());
+        }
+        needs::install(&wanted, &mut |line| console.line(line))?;
         if !needs::is_root() {
             // Asked for now, in the foreground; later nothing can ask.
             let status = needs::as_root("true")?.status()?;

@@ -44,6 +44,7 @@ pub fn page(machine: &Machine, found: &[(Suite, Found)], plots: &[Plot], quick: 
                     Suite::Packets => packets(found),
                     Suite::Storm => storms(found),
                     Suite::Flow => flows(found),
+                    Suite::Stock => stock(found),
                 });
                 for plot in plots.iter().filter(|plot| plot.suite == suite) {
                     let _ = writeln!(text, "\n![{}](results/{})", plot.title, plot.file);
@@ -63,7 +64,7 @@ const fn heading(suite: Suite) -> (&'static str, &'static str) {
     match suite {
         Suite::Cipher => (
             "Cipher",
-            "MPPE-128, 32 calls with fresh keys, packets in cache, by `cargo bench -p turnpike-bench --bench cipher -- ratios`. In \
+            "MPPE-128, 64 packets with fresh keys, of as many calls where nothing else is said, packets in cache, by `cargo bench -p turnpike-bench --bench cipher -- ratios`. In \
              each cell: ns for a packet, and how many times as fast as OpenSSL's low-level functions / as a loop of Linux' shape \
              (where one of them is missing: as the first two of the table).",
         ),
@@ -82,6 +83,12 @@ const fn heading(suite: Suite) -> (&'static str, &'static str) {
             "Packets through calls",
             "`turnpike-bench flow` through 50 calls with MPPE-128, over raw sockets and veth pairs, both ends and the server on the \
              processors of this machine. Times in ms, one way, from when a packet was to be sent.",
+        ),
+        Suite::Stock => (
+            "Against pptpd",
+            "`turnpike-bench storm`, `flow` and `monkey` against pptpd and pppd with MPPE-128, in a guest (User Mode Linux), which has \
+             one processor and is slow: this shows that the tools work with a server that is not ours, and not how fast that is. \
+             Times in ms.",
         ),
     }
 }
@@ -255,6 +262,36 @@ fn flows(found: &Value) -> String {
     table(&heads, rows)
 }
 
+/// All three tools' reports.
+fn stock(found: &Value) -> String {
+    let one = |name: &str| {
+        Value::Object(
+            [(name.to_owned(), found[name].clone())]
+                .into_iter()
+                .collect(),
+        )
+    };
+    let monkey = &found["monkey"];
+    let heads = ["monkey", "times", "p50", "max"].map(str::to_owned);
+    let rows = list(&monkey["monkey"]["kinds"]).map(|kind| {
+        vec![
+            words(&kind["kind"]),
+            kind["count"].to_string(),
+            number(&kind["back_ms"]["p50"]),
+            number(&kind["back_ms"]["max"]),
+        ]
+    });
+    format!(
+        "{}\n{}\nOf {} calls {} were up at the end, after {} ends and negotiations:\n\n{}",
+        storms(&one("storm")),
+        flows(&one("flow")),
+        monkey["calls"],
+        monkey["back"],
+        monkey["monkey"]["strikes"],
+        table(&heads, rows.collect()),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -289,6 +326,13 @@ mod tests {
                 Ok(json!({"fastest-1": storm, "fastest-2": storm})),
             ),
             (Suite::Flow, Ok(json!({"imix": flow}))),
+            (
+                Suite::Stock,
+                Ok(
+                    json!({"storm": storm, "flow": flow, "monkey": {"calls": 10, "back": 9,
+                    "monkey": {"strikes": 4, "kinds": [{"kind": "tcp-reset", "count": 4, "back_ms": ms}]}}}),
+                ),
+            ),
         ];
         let plots = [Plot {
             suite: Suite::Storm,
@@ -303,6 +347,8 @@ mod tests {
             "| fastest-2 | 290 | 3 | 988 | 4.57 | 10.0 | 12.0 |",
             "| lcp | 4.57 | 7.00 | 10.0 | 11.0 |",
             "| 64, up | 100 | 1 | 99.0 |",
+            "Of 10 calls 9 were up at the end, after 4 ends",
+            "| tcp-reset | 4 | 4.57 | 12.0 |",
             "![storm fastest 1 percentiles](results/storm-fastest-1-percentiles.svg)",
         ] {
             assert!(text.contains(part), "no {part} in\n{text}");

@@ -33,7 +33,7 @@ const BESIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 89);
 /// A part of `cargo xtask bench` that runs as a process of its own, as root.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Measure {
-    /// storm or flow
+    /// storm, flow or stock
     pub suite: Suite,
     /// Where reports go
     pub folder: PathBuf,
@@ -51,6 +51,9 @@ struct Stage {
 
 /// Runs a suite; its reports lie in the folder afterwards.
 pub fn run(measure: &Measure) -> Result<()> {
+    if measure.suite == Suite::Stock {
+        return super::stock::run(&measure.folder, measure.quick);
+    }
     let stage = Stage::build()?;
     match measure.suite {
         Suite::Storm => storms(&stage, &measure.folder, measure.quick),
@@ -132,7 +135,7 @@ impl Stage {
     }
 }
 
-fn save(folder: &Path, name: &str, report: &Value) -> Result<()> {
+pub(super) fn save(folder: &Path, name: &str, report: &Value) -> Result<()> {
     let path = folder.join(format!("{name}.json"));
     fs::write(&path, format!("{report}\n"))
         .with_context(|| format!("cannot write {}", path.display()))

@@ -24,11 +24,19 @@ pub enum Suite {
     Storm,
     /// Packets through calls
     Flow,
+    /// The tools against a server that is not ours
+    Stock,
 }
 
 impl Suite {
     /// In their order: what needs a quiet machine most comes first.
-    pub const ALL: [Self; 4] = [Self::Cipher, Self::Packets, Self::Storm, Self::Flow];
+    pub const ALL: [Self; 5] = [
+        Self::Cipher,
+        Self::Packets,
+        Self::Storm,
+        Self::Flow,
+        Self::Stock,
+    ];
 
     /// The word for it.
     pub const fn name(self) -> &'static str {
@@ -37,17 +45,18 @@ impl Suite {
             Self::Packets => "packets",
             Self::Storm => "storm",
             Self::Flow => "flow",
+            Self::Stock => "stock",
         }
     }
 
     /// Whether it runs in namespaces.
     pub fn needs_root(self) -> bool {
-        matches!(self, Self::Storm | Self::Flow)
+        matches!(self, Self::Storm | Self::Flow | Self::Stock)
     }
 
     /// Whether this build has it.
     pub fn exists(self) -> bool {
-        !self.needs_root()
+        !matches!(self, Self::Storm | Self::Flow)
             || bench_program()
                 .and_then(|program| run(Command::new(program).args([self.name(), "--help"])))
                 .is_ok()
@@ -64,6 +73,8 @@ impl Suite {
             (Self::Storm, true) => 20,
             (Self::Flow, false) => 60,
             (Self::Flow, true) => 15,
+            (Self::Stock, false) => 170,
+            (Self::Stock, true) => 60,
         })
     }
 
@@ -111,7 +122,7 @@ impl Suite {
                 ensure!(!groups.is_empty(), "criterion left no results");
                 Ok(Value::Array(groups))
             }
-            Self::Storm | Self::Flow => {
+            Self::Storm | Self::Flow | Self::Stock => {
                 let folder = scratch.join(self.name());
                 if folder.exists() {
                     fs::remove_dir_all(&folder)?;

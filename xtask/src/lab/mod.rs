@@ -14,6 +14,7 @@ pub mod process;
 pub mod road;
 pub mod server;
 pub mod stock;
+pub mod stock_server;
 pub mod transfer;
 pub mod undo;
 

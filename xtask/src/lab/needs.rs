@@ -55,6 +55,9 @@ pub const GUESTS: &[Need] = &[
     ),
 ];
 
+/// What a guest with the stock server needs besides.
+pub const STOCK_SERVER: &[Need] = &[need("pptpd", "pptpd", "a server that is not ours")];
+
 /// What checks captures.
 pub const CAPTURES: &[Need] = &[
     need("tcpdump", "tcpdump", "captures of the access network"),
