@@ -108,6 +108,8 @@ causes! {
     TooManyCalls = "too_many_calls", "limits.calls is reached", general(NO_RESOURCE), "The server is full", Some(619), 15;
     /// Too many calls of one source that have not logged in.
     TooManyUnauthenticated = "too_many_unauthenticated", "limits.unauthenticated_per_source is reached: too many calls from one address have not logged in yet", general(NO_RESOURCE), "Too many calls", Some(619), 15;
+    /// Too many calls are being set up, and this one would have waited for too long.
+    TooManySettingUp = "too_many_setting_up", "limits.setting_up calls were being set up, and none of these places came free within limits.setting_up_wait", general(NO_RESOURCE), "The server is busy", Some(619), 15;
     /// Too many control connections from one source.
     TooManyConnections = "too_many_connections", "limits.connections_per_source is reached", general(NO_RESOURCE), "Too many connections", Some(800), 15;
     /// The client's GRE never came.

@@ -36,6 +36,9 @@ pub struct Counts {
     pub started: Count,
     /// Calls refused before they had an id.
     pub refused: Count,
+    refused_for: PerCause,
+    /// Calls that had to wait until they could be set up.
+    pub waited: Count,
     /// Logins refused.
     pub login_failed: Count,
     /// Calls that came up.
@@ -50,25 +53,37 @@ pub struct Counts {
     pub ipv6_up: Count,
     /// Logins that got no IPv6 because all prefixes were in use.
     pub ipv6_exhausted: Count,
-    ended: EndedBy,
+    ended: PerCause,
 }
 
 #[derive(Debug)]
-struct EndedBy(Vec<Count>);
+struct PerCause(Vec<Count>);
 
-impl Default for EndedBy {
+impl Default for PerCause {
     fn default() -> Self {
         Self(Cause::ALL.iter().map(|_| Count::default()).collect())
+    }
+}
+
+impl PerCause {
+    fn add(&self, cause: Cause) {
+        let index = Cause::ALL.iter().position(|other| *other == cause);
+        if let Some(count) = index.and_then(|index| self.0.get(index)) {
+            count.add();
+        }
     }
 }
 
 impl Counts {
     /// A call ended.
     pub fn ended(&self, cause: Cause) {
-        let index = Cause::ALL.iter().position(|other| *other == cause);
-        if let Some(count) = index.and_then(|index| self.ended.0.get(index)) {
-            count.add();
-        }
+        self.ended.add(cause);
+    }
+
+    /// A call was refused before it had an id.
+    pub fn refused(&self, cause: Cause) {
+        self.refused.add();
+        self.refused_for.add(cause);
     }
 
     /// A question by DHCPv6 inside a call was answered, or not.
@@ -97,7 +112,7 @@ impl Counts {
         }
     }
 
-    /// All of them by name; causes of ends, and why DHCP got no answer, only where there were any.
+    /// All of them by name; causes of ends and refusals, and why DHCP got no answer, only where there were any.
     pub fn by_name(&self) -> BTreeMap<String, u64> {
         let mut all: BTreeMap<String, u64> = [
             ("connections", &self.connections),
@@ -105,6 +120,7 @@ impl Counts {
             ("connections_displaced", &self.connections_displaced),
             ("control_connections_up", &self.started),
             ("calls_refused", &self.refused),
+            ("calls_waited", &self.waited),
             ("logins_failed", &self.login_failed),
             ("calls_up", &self.up),
             ("dhcp_informs_answered", &self.informed),
@@ -125,9 +141,11 @@ impl Counts {
                 all.insert(fault.name().to_owned(), count.get());
             }
         }
-        for (cause, count) in Cause::ALL.iter().zip(&self.ended.0) {
-            if count.get() > 0 {
-                all.insert(format!("ended_{}", cause.name()), count.get());
+        for (what, counts) in [("ended", &self.ended), ("refused", &self.refused_for)] {
+            for (cause, count) in Cause::ALL.iter().zip(&counts.0) {
+                if count.get() > 0 {
+                    all.insert(format!("{what}_{}", cause.name()), count.get());
+                }
             }
         }
         all

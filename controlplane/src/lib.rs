@@ -3,6 +3,7 @@
 
 pub mod aaa;
 pub mod admin;
+pub mod admission;
 pub mod applicants;
 mod async_fd;
 pub mod backend;

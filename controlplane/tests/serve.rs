@@ -10,9 +10,12 @@ use rig::{LOCAL, PASSWORD, PATIENCE, Rig, Saw, UNAUTHENTICATED};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use turnpike_controlplane::aaa::{Account, Secret, Users};
 use turnpike_controlplane::admin::Selector;
+use turnpike_controlplane::admission::Admission;
 use turnpike_controlplane::cause::Cause;
 use turnpike_controlplane::listener::Limits;
+use turnpike_controlplane::rivals::SameUser;
 use turnpike_dataplane::api::CallRef;
 use turnpike_dataplane::rings::RingSizes;
 use turnpike_protocol::CallId;
@@ -317,6 +320,102 @@ async fn calls_that_have_not_logged_in_are_limited_by_source() {
     again.until(is_up).await;
     drop((user, other, again));
     rig.until("empty", Rig::is_empty).await;
+}
+
+/// So many calls are set up at once, and others wait for so long.
+async fn admitting(limit: usize, wait: Duration) -> Rig {
+    let mut users = Users::default();
+    users.add(Account::new("alice", Secret::new(PASSWORD).unwrap()));
+    let admission = Admission::new(limit, wait);
+    let (sizes, rule) = (RingSizes::default(), SameUser::Allow);
+    Rig::admitting(LIMITS, 100, SETUP, sizes, users.into(), rule, admission).await
+}
+
+#[tokio::test]
+async fn a_storm_is_told_so_and_who_is_up_gives_the_place_to_others() {
+    let rig = admitting(2, Duration::ZERO).await;
+    // Who is up holds no place: one after the other comes in.
+    let mut up = Vec::new();
+    for id in 0..4 {
+        let mut client = rig.dial(ALICE, id, PASSWORD).await;
+        client.until(is_up).await;
+        rig.until("a place", |rig| rig.shared.admission.is_empty())
+            .await;
+        up.push(client);
+    }
+    let mut stranger = rig.connect(BOB).await;
+    stranger.write_all(&start_request()).await.unwrap();
+    for (id, result) in [
+        (0, CallResult::CONNECTED),
+        (1, CallResult::CONNECTED),
+        (2, CallResult::GENERAL_ERROR),
+    ] {
+        stranger.write_all(&call_request(id)).await.unwrap();
+        let reply = call_reply(&mut stranger).await;
+        assert_eq!((reply.peer_call_id, reply.result), (CallId(id), result));
+        if result == CallResult::GENERAL_ERROR {
+            // RFC 2637 §2.8: insufficient resources.
+            assert_eq!(reply.error, GeneralError::NO_RESOURCE);
+        }
+    }
+    let mut client = rig.dial(ALICE, 9, PASSWORD).await;
+    client.until(|saw| *saw == Saw::Refused).await;
+    let counts = rig.shared.counts.by_name();
+    assert_eq!(counts["refused_too_many_setting_up"], 2);
+    assert_eq!(rig.shared.sessions.len(), 6);
+    drop(stranger);
+    rig.until("a place", |rig| rig.shared.admission.is_empty())
+        .await;
+    let mut again = rig.dial(ALICE, 10, PASSWORD).await;
+    again.until(is_up).await;
+    drop((up, client, again));
+    rig.until("empty", Rig::is_empty).await;
+}
+
+#[tokio::test]
+async fn who_may_wait_comes_in_when_it_is_his_turn() {
+    let rig = admitting(1, PATIENCE).await;
+    let mut stranger = rig.connect(BOB).await;
+    stranger.write_all(&start_request()).await.unwrap();
+    stranger.write_all(&call_request(0)).await.unwrap();
+    call_reply(&mut stranger).await;
+    // Two in one connection, one of which thinks better of it, and one in another.
+    let mut other = rig.connect(BOB).await;
+    let clear = Message::CallClearRequest { call_id: CallId(5) };
+    let requests = [start_request(), call_request(5), call_request(6)].concat();
+    other.write_all(&requests).await.unwrap();
+    let waiting = |n| move |rig: &Rig| rig.shared.counts.by_name()["calls_waited"] == n;
+    rig.until("two in the queue", waiting(2)).await;
+    other.write_all(&clear.emit()).await.unwrap();
+    let mut client = rig.dial(ALICE, 7, PASSWORD).await;
+    let turns = async {
+        rig.until("three in the queue", waiting(3)).await;
+        drop(stranger);
+        let reply = call_reply(&mut other).await;
+        assert_eq!(
+            (reply.peer_call_id, reply.result),
+            (CallId(6), CallResult::CONNECTED)
+        );
+        drop(other);
+    };
+    tokio::join!(turns, client.until(is_up));
+    assert_eq!(rig.shared.counts.by_name()["calls_refused"], 0);
+    drop(client);
+    rig.until("empty", Rig::is_empty).await;
+}
+
+/// A place is for work, which a client that says nothing makes none of.
+#[tokio::test]
+async fn who_says_nothing_keeps_nobody_out() {
+    let rig = admitting(1, PATIENCE).await;
+    let mut stranger = rig.connect(BOB).await;
+    stranger.write_all(&start_request()).await.unwrap();
+    stranger.write_all(&call_request(0)).await.unwrap();
+    call_reply(&mut stranger).await;
+    let mut client = rig.dial(ALICE, 7, PASSWORD).await;
+    client.until(is_up).await;
+    assert_eq!(rig.shared.counts.by_name()["calls_waited"], 1);
+    assert_eq!(rig.shared.sessions.len(), 2, "the stranger's call as well");
 }
 
 #[tokio::test]

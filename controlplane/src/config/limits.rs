@@ -9,6 +9,7 @@ use super::parse::MAX_ADDRESSES;
 use super::read::{At, Reader, Section};
 use super::{Access, Limits};
 use crate::aaa::Users;
+use crate::admission::{DEFAULT_LIMIT, DEFAULT_WAIT};
 use crate::applicants::default_limit;
 use crate::rivals::SameUser;
 
@@ -31,6 +32,8 @@ pub(super) fn limits_of(
         calls: usize::try_from(addresses.clamp(1, 65_000)).unwrap_or(65_000),
         connections_per_source: 64,
         unauthenticated_per_source: 0,
+        setting_up: DEFAULT_LIMIT,
+        setting_up_wait: DEFAULT_WAIT,
         same_user: SameUser::default(),
         setup_time: DEFAULT_SETUP_TIME,
         echo_interval: Duration::from_secs(30),
@@ -82,6 +85,20 @@ pub(super) fn limits_of(
         ),
         default_limit(limits.calls),
     );
+    limits.setting_up = number(
+        section.number(
+            reader,
+            "setting_up",
+            1..=100_000,
+            "write how many calls may be set up at once (on a path of 100 ms, 1000 make about 500 per second): 1000",
+        ),
+        limits.setting_up,
+    );
+    let seconds = Duration::from_secs;
+    if let Some(wait) = section.duration(reader, "setting_up_wait", seconds(0)..=seconds(60), "10s")
+    {
+        limits.setting_up_wait = wait.value;
+    }
     let same_user = [
         ("allow", SameUser::Allow),
         ("replace", SameUser::Replace),
@@ -90,7 +107,6 @@ pub(super) fn limits_of(
     if let Some(rule) = section.choice(reader, "same_user", &same_user) {
         limits.same_user = rule.value;
     }
-    let seconds = Duration::from_secs;
     if let Some(setup_time) =
         section.duration(reader, "setup_time", seconds(5)..=seconds(600), "60s")
     {

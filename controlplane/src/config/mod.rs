@@ -305,6 +305,10 @@ pub struct Limits {
     /// Calls from one source address that have not logged in yet. Default:
     /// [`default_limit`](crate::applicants::default_limit).
     pub unauthenticated_per_source: usize,
+    /// Calls that may be set up at once.
+    pub setting_up: usize,
+    /// How long a call may wait for a place among these before it is refused.
+    pub setting_up_wait: Duration,
     /// What happens when a user who has a call logs in again.
     pub same_user: SameUser,
     /// From TCP accept to the call being up; a connection that has no call after it is closed.

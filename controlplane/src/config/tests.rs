@@ -2,6 +2,7 @@
 
 mod inform;
 mod ipv6;
+mod limits;
 mod login;
 mod users;
 
@@ -79,6 +80,8 @@ fn little_is_enough() {
     assert_eq!(config.limits.calls, 241);
     assert_eq!(config.limits.connections_per_source, 64);
     assert_eq!(config.limits.unauthenticated_per_source, 60);
+    assert_eq!(config.limits.setting_up, 1000);
+    assert_eq!(config.limits.setting_up_wait, Duration::from_secs(10));
     assert_eq!(config.limits.same_user, SameUser::Allow);
     assert_eq!(config.limits.setup_time, Duration::from_secs(60));
     assert_eq!(config.log.format, LogFormat::Human);
@@ -149,6 +152,8 @@ password = "x"
 calls = 1000
 connections_per_source = 3
 unauthenticated_per_source = 5
+setting_up = 40
+setting_up_wait = "0s"
 same_user = "replace"
 setup_time = "1m 30s"
 echo_interval = "10s"
@@ -235,6 +240,8 @@ level = "debug"
     assert_eq!(config.limits.calls, 1000);
     assert_eq!(config.limits.connections_per_source, 3);
     assert_eq!(config.limits.unauthenticated_per_source, 5);
+    assert_eq!(config.limits.setting_up, 40);
+    assert_eq!(config.limits.setting_up_wait, Duration::ZERO);
     assert_eq!(config.limits.same_user, SameUser::Replace);
     assert_eq!(config.limits.setup_time, Duration::from_secs(90));
     assert_eq!(config.limits.echo_interval, Duration::from_secs(10));
@@ -481,50 +488,7 @@ fn numbers_and_durations_have_bounds() {
     assert!(fault("network", "mtu = 575").contains("outside 576 to 1456"));
     assert!(fault("network", "mtu = -1").contains("not a whole number"));
     assert!(fault("network", "mtu = 1400.5").contains("not a whole number"));
-    assert!(fault("limits", "calls = 0").contains("outside 1 to"));
-    assert!(
-        fault("limits", "unauthenticated_per_source = 0")
-            .contains("leave the key out for a quarter")
-    );
-    let default = |calls| {
-        config(&with("limits", calls))
-            .limits
-            .unauthenticated_per_source
-    };
-    assert_eq!((default("calls = 9"), default("calls = 400")), (8, 100));
-    assert!(
-        fault("limits", "setup_time = \"1s\"").contains("is 1s; write something from 5s to 10m")
-    );
-    assert!(
-        fault("limits", "same_user = \"one\"")
-            .contains("write one of \"allow\", \"replace\", \"refuse\"")
-    );
-    assert!(fault("limits", "echo_interval = \"soon\"").contains("write a number with a unit"));
     assert_eq!(config(&with("network", "mtu = 0x400")).network.mtu, 1024);
-}
-
-#[test]
-fn relaxed_sources_leave_as_many_calls_as_there_are_ids() {
-    assert!(
-        fault("access", "source_check = \"loose\"")
-            .contains("cannot be \"loose\"; write one of \"strict\", \"relaxed\"")
-    );
-    let text = |check: &str, calls: u32| {
-        with("access", &format!("source_check = \"{check}\""))
-            + &format!("[limits]\ncalls = {calls}\n")
-    };
-    assert_eq!(config(&text("strict", 70_000)).limits.calls, 70_000);
-    assert_eq!(config(&text("relaxed", 65_535)).limits.calls, 65_535);
-    assert_eq!(
-        faults(&text("relaxed", 65_536)),
-        [
-            "t.toml:9: `calls` in [limits] is 65536, but with source_check = \"relaxed\" call ids cannot repeat and there are 65535; write at most 65535, or source_check = \"strict\" in [access]"
-        ]
-    );
-    // The default stays below.
-    let wide = SMALL.replace("10.20.0.10-10.20.0.250", "10.22.0.0/15");
-    let wide = wide.replace("[network]", "source_check = \"relaxed\"\n[network]");
-    assert_eq!(config(&wide).limits.calls, 65_000);
 }
 
 #[test]

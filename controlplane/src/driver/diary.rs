@@ -23,7 +23,7 @@ pub(super) fn notice(notice: &Notice, counts: &Counts) {
             peer_id: CallId(peer_call),
             cause,
         } => {
-            counts.refused.add();
+            counts.refused(*cause);
             warn!(
                 peer_call,
                 cause = cause.name(),

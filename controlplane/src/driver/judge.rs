@@ -41,7 +41,7 @@ impl Driver {
         // Challenged again in mid-call: what was given stays.
         let address = match holds {
             Some(address) => address,
-            None => self.admit(call, &admission).await.map_err(Refusal::new)?,
+            None => self.address(call, &admission).await.map_err(Refusal::new)?,
         };
         let Terms {
             server_address,
@@ -59,7 +59,7 @@ impl Driver {
     }
 
     /// Takes an address for a user who has proven who he is, from another call of his if need be.
-    async fn admit(&mut self, call: CallRef, admission: &Admission) -> Result<Ipv4Addr, Cause> {
+    async fn address(&mut self, call: CallRef, admission: &Admission) -> Result<Ipv4Addr, Cause> {
         let (user, tunnel) = (&admission.user, self.ticket.number());
         let Shared {
             rivals,

@@ -3,7 +3,9 @@
 
 mod diary;
 mod judge;
+mod places;
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
@@ -13,12 +15,12 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{Instrument, debug, info_span};
 use turnpike_dataplane::api::{CallRef, Command};
-use turnpike_protocol::ppp::Ipv6Grant;
 use turnpike_protocol::{CallId, Time};
 
 use crate::aaa::{Addresses, Store};
+use crate::admission::{Admission, SettingUp, Waiting};
 use crate::applicants::{Applicant, Applicants};
 use crate::calls::Calls;
 use crate::cause::Cause;
@@ -30,7 +32,7 @@ use crate::prefixes::Prefixes;
 use crate::rivals::{Rivals, SameUser};
 use crate::sessions::{Order, Sessions};
 use crate::switchboard::{Inbox, Mail, Switchboard};
-use crate::tunnel::{Action, Ended, Notice, Placement, Settings, Tunnel};
+use crate::tunnel::{Action, Notice, Settings, Tunnel};
 use crate::twins::{Twin, Twins};
 
 /// Octets that may wait for a client that does not read; then the connection is closed. Control messages are at most
@@ -125,6 +127,8 @@ pub struct Shared {
     pub retry: bool,
     /// Calls that have not logged in.
     pub applicants: Arc<Applicants>,
+    /// Calls that are being set up.
+    pub admission: Admission,
     /// Inner addresses.
     pub pool: Mutex<Pool>,
     /// Those of the pool that clients may ask for.
@@ -200,6 +204,8 @@ pub async fn run(guest: Guest, orders: mpsc::UnboundedReceiver<Order>, shared: A
         orders: own_orders,
         held: Vec::new(),
         ways: Vec::new(),
+        queue: VecDeque::new(),
+        setting_up: Vec::new(),
         applicants: Vec::new(),
         accounts: Vec::new(),
         shared,
@@ -236,6 +242,10 @@ struct Driver {
     held: Vec<CallRef>,
     /// How calls' GRE goes out.
     ways: Vec<Way>,
+    /// Calls that wait until they may be set up. The first is waited for.
+    queue: VecDeque<(CallId, Applicant, Waiting)>,
+    /// Places of calls that are being set up, the oldest first, and how long they may keep them.
+    setting_up: Vec<(CallRef, SettingUp, Instant)>,
     /// Places of calls that have not logged in.
     applicants: Vec<(CallRef, Applicant)>,
     /// Users of calls that have logged in, and which addresses they may have.
@@ -258,6 +268,8 @@ impl Driver {
             let clock = self.shared.clock;
             let now = || clock.now();
             let deadline = self.tunnel.deadline().map(|at| clock.instant(at));
+            let stalls = self.setting_up.first().map(|(.., until)| *until);
+            let deadline = deadline.into_iter().chain(stalls).min();
             tokio::select! {
                 biased;
                 () = stopped(&mut stopping), if !told => {
@@ -277,7 +289,16 @@ impl Driver {
                         self.tunnel.event(event, now());
                     }
                 }
-                () = until(deadline) => self.tunnel.handle_timeout(now()),
+                () = until(deadline) => {
+                    let at = Instant::now();
+                    self.setting_up.retain(|(.., until)| *until > at);
+                    self.tunnel.handle_timeout(now());
+                }
+                place = places::turn(&mut self.queue), if !self.queue.is_empty() => {
+                    if let Some((peer_id, applicant, _)) = self.queue.pop_front() {
+                        self.let_in(peer_id, applicant, place).await;
+                    }
+                }
                 () = until(self.closing), if self.stream.is_some() => self.stream = None,
                 changed = routes.changed(), if following => {
                     following = changed.is_ok();
@@ -368,11 +389,7 @@ impl Driver {
                         debug!("a command found no worker");
                     }
                 }
-                Action::Place { peer_id } => {
-                    let placement = self.place(peer_id).await;
-                    let now = self.shared.clock.now();
-                    self.tunnel.placed(peer_id, placement, now);
-                }
+                Action::Place { peer_id } => self.admit(peer_id).await,
                 Action::Authenticate {
                     call,
                     credentials,
@@ -408,6 +425,9 @@ impl Driver {
                     if matches!(notice, Notice::Started(_)) {
                         self.ticket.proven();
                     }
+                    if let Notice::Up { call, .. } = notice {
+                        self.setting_up.retain(|(other, ..)| *other != call);
+                    }
                     diary::notice(&notice, &self.shared.counts);
                 }
                 Action::Choose { call, held, asked } => {
@@ -442,107 +462,6 @@ impl Driver {
         for (call, capture) in captures {
             // Workers that stopped have nothing to capture.
             let _ = self.shared.switchboard.capture(call, capture).await;
-        }
-    }
-
-    async fn place(&mut self, peer_id: CallId) -> Result<Placement, Cause> {
-        let (local, peer) = self.tunnel.ends();
-        let applicant = self
-            .shared
-            .applicants
-            .enter(peer)
-            .map_err(|_| Cause::TooManyUnauthenticated)?;
-        let via = self
-            .shared
-            .paths
-            .next_hop(peer, local)
-            .await
-            .map_err(|error| {
-                warn!(%error, "no way back to the client");
-                Cause::ServerFault
-            })?;
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|error| {
-            warn!(%error, "no randomness");
-            Cause::ServerFault
-        })?;
-        let call = lock(&self.shared.calls)
-            .lease(local, peer, self.shared.clock.now())
-            .map_err(|_| Cause::TooManyCalls)?;
-        self.shared.paths.want(via);
-        let twins = &self.shared.twins;
-        self.ways.push(Way {
-            call,
-            to: peer,
-            via,
-            twin: twins.enter(peer, peer_id, self.ticket.number(), &self.orders),
-        });
-        self.applicants.push((call, applicant));
-        Ok(Placement { call, via, seed })
-    }
-
-    /// The prefixes of one more call. One that gets none does without IPv6.
-    fn prefixes(&self) -> Option<Ipv6Grant> {
-        let prefixes = self.shared.prefixes.as_ref()?;
-        let grant = lock(prefixes).grant();
-        if grant.is_none() {
-            self.shared.counts.ipv6_exhausted.add();
-        }
-        grant
-    }
-
-    fn release6(&self, grant: &Ipv6Grant) {
-        if let Some(prefixes) = &self.shared.prefixes {
-            lock(prefixes).release(grant);
-        }
-    }
-
-    fn free(&mut self, ended: &Ended) {
-        self.ways.retain(|way| {
-            let ours = way.call == ended.call;
-            if ours {
-                self.shared.paths.unwant(way.via);
-            }
-            !ours
-        });
-        self.applicants.retain(|(call, _)| *call != ended.call);
-        if let Some(address) = ended.address {
-            lock(&self.shared.pool).release(address);
-        }
-        if let Some(grant) = &ended.ipv6 {
-            self.release6(grant);
-        }
-        // After its address is back: somebody may wait for that.
-        self.withdraw(ended.call);
-        lock(&self.shared.calls).free(ended.call, self.shared.clock.now());
-        self.shared.counts.ended(ended.cause);
-        diary::ended(ended);
-    }
-
-    /// A call's GRE comes from somewhere else than its control connection.
-    async fn bound(&mut self, call: CallRef, source: Ipv4Addr) {
-        info!(call = call.id.0, %source, "GRE comes from another address than the control connection");
-        if let Some(way) = self.ways.iter_mut().find(|way| way.call == call) {
-            way.to = source;
-        }
-        self.reroute().await;
-    }
-
-    async fn reroute(&mut self) {
-        let (local, _) = self.tunnel.ends();
-        for way in &mut self.ways {
-            match self.shared.paths.next_hop(way.to, local).await {
-                Ok(via) => {
-                    if way.via != via {
-                        self.shared.paths.want(via);
-                        self.shared.paths.unwant(way.via);
-                        way.via = via;
-                    }
-                    self.tunnel.reroute(way.call, via);
-                }
-                // Routes come and go while a routing daemon works: the old way is kept.
-                Err(error) => debug!(%error, "no way to the client just now"),
-            }
         }
     }
 }

@@ -29,6 +29,7 @@ use turnpike_protocol::gre::AckSettings;
 use turnpike_protocol::{CallId, Role};
 
 use crate::aaa::Store;
+use crate::admission::Admission;
 use crate::applicants::Applicants;
 use crate::backend::Operator;
 use crate::calls::Calls;
@@ -256,6 +257,7 @@ impl Running {
             )),
             retry: config.auth.retry,
             applicants: Applicants::new(config.limits.unauthenticated_per_source),
+            admission: Admission::new(config.limits.setting_up, config.limits.setting_up_wait),
             pool: Mutex::new(pool(config)),
             prefixes: config
                 .network

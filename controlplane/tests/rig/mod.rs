@@ -12,6 +12,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use turnpike_controlplane::aaa::{Account, Login, Secret, Store, Users};
+use turnpike_controlplane::admission::Admission;
 use turnpike_controlplane::applicants::Applicants;
 use turnpike_controlplane::calls::Calls;
 use turnpike_controlplane::counts::Counts;
@@ -95,6 +96,22 @@ impl Rig {
         users: Store,
         same_user: SameUser,
     ) -> Self {
+        let admission = Admission::new(256, Duration::ZERO);
+        Self::admitting(
+            limits, calls, setup_time, sizes, users, same_user, admission,
+        )
+        .await
+    }
+
+    pub async fn admitting(
+        limits: Limits,
+        calls: usize,
+        setup_time: Duration,
+        sizes: RingSizes,
+        users: Store,
+        same_user: SameUser,
+        admission: Admission,
+    ) -> Self {
         let owners = Owners::round_robin(1);
         let (control_end, worker_end) = rings::channel(&sizes).unwrap();
         let port = PortInfo {
@@ -159,6 +176,7 @@ impl Rig {
             users: Arc::new(users),
             retry: true,
             applicants: Applicants::new(UNAUTHENTICATED),
+            admission,
             prefixes: None,
             pool: Mutex::new(Pool::new(&[pool], [])),
             switchboard,
@@ -244,6 +262,7 @@ impl Rig {
             && self.shared.sessions.is_empty()
             && self.shared.calls.lock().unwrap().is_empty()
             && self.shared.applicants.is_empty()
+            && self.shared.admission.is_empty()
             && self.shared.pool.lock().unwrap().in_use() == 0
     }
 }
