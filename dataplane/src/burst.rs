@@ -72,8 +72,8 @@ pub(crate) struct Burst {
 #[inline]
 fn due(call: &mut Call, direction: Direction) -> &mut u16 {
     match direction {
-        Direction::Receive => &mut call.decap.due,
-        Direction::Transmit => &mut call.encap.due,
+        Direction::Receive => &mut call.gre.due_received,
+        Direction::Transmit => &mut call.gre.due_sent,
     }
 }
 

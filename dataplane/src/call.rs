@@ -1,6 +1,7 @@
 //! What a worker knows of each call, and how it finds it.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
+use core::ops::Range;
 
 use turnpike_protocol::gre;
 use turnpike_protocol::mppe::{Decryptor, Dialect, Encryptor, Mode, StartKey};
@@ -9,13 +10,16 @@ use turnpike_protocol::wire::ipv6;
 use turnpike_protocol::wire::ppp::{Framing, Protocol};
 use turnpike_protocol::{CallId, Time};
 
-use crate::api::{CallCounters, CallRef, Encryption, Forward, Forward6, Mppe, SourceCheck};
+use crate::api::{
+    CallCounters, CallRef, Direction, Encryption, Forward, Forward6, Mppe, SourceCheck,
+};
 use crate::bucket::{Bucket, Limits};
 use crate::ccp::Resets;
 use crate::encap::OuterHeader;
 use crate::next_hops::Hop;
 use crate::table::Table;
 use crate::to_us;
+use crate::xsk::pages;
 
 /// Control frames that one call may send up: a login needs about 20, and echoes come every few seconds.
 const FRAME_LIMITS: Limits = Limits {
@@ -29,7 +33,9 @@ const MIN_MTU: u16 = 68;
 /// One call. What a received packet touches, what a sent packet touches, and the rest.
 ///
 /// Plain data: no pointers, nothing that only a thread's stack knows.
+#[repr(C)]
 pub(crate) struct Call {
+    pub(crate) gre: Gre,
     pub(crate) decap: Decap,
     pub(crate) encap: Encap,
     pub(crate) six: Six,
@@ -108,28 +114,25 @@ impl Six {
     }
 }
 
-/// State of the direction from the peer. The keys come last, but for what is seldom counted: a packet in clear does not
-/// touch them.
-#[repr(C)]
-pub(crate) struct Decap {
-    /// Our outer address. Fixed.
-    pub(crate) local: Ipv4Addr,
-    /// The client's inner address. Fixed while the terms stay.
-    pub(crate) address: Ipv4Addr,
-    /// Fixed while the terms stay.
-    pub(crate) gate: Gate,
-    /// Whether to copy packets to the capture ring.
-    pub(crate) capture: bool,
-    /// Packets in a row that decrypted to garbage.
-    pub(crate) garbage: u8,
-    /// Largest TCP segment to be announced, in octets. Fixed while the terms stay.
-    pub(crate) mss: u16,
-    /// Packets that wait for earlier ones.
-    pub(crate) queue: gre::Queue,
-    /// GRE numbers that never came since the last MPPE packet. Per packet.
-    pub(crate) mppe_missing: u32,
+/// What packets of both directions touch: one cache line.
+#[repr(C, align(64))]
+pub(crate) struct Gre {
     /// Per packet.
     pub(crate) receiver: gre::Receiver,
+    /// Per packet.
+    pub(crate) sender: gre::Sender,
+    /// Key changes that packets from the peer wait for in this turn.
+    pub(crate) due_received: u16,
+    /// The same of packets to the peer.
+    pub(crate) due_sent: u16,
+    /// Whether a call has this slot. Here, and not in an `Option` around it, which would look somewhere else.
+    open: bool,
+}
+
+/// State of the direction from the peer: a cache line for every packet; keys, which a packet in clear does not touch;
+/// and what is seldom counted.
+#[repr(C, align(64))]
+pub(crate) struct Decap {
     /// Per packet.
     pub(crate) last_received: Time,
     /// Per packet.
@@ -138,42 +141,55 @@ pub(crate) struct Decap {
     pub(crate) packets: u64,
     /// Per packet.
     pub(crate) octets: u64,
+    /// Our outer address. Fixed.
+    pub(crate) local: Ipv4Addr,
+    /// The client's inner address. Fixed while the terms stay.
+    pub(crate) address: Ipv4Addr,
+    /// GRE numbers that never came since the last MPPE packet. Per packet.
+    pub(crate) mppe_missing: u32,
+    /// Packets that wait for earlier ones.
+    pub(crate) queue: gre::Queue,
+    /// Largest TCP segment to be announced, in octets. Fixed while the terms stay.
+    pub(crate) mss: u16,
+    /// Fixed while the terms stay.
+    pub(crate) gate: Gate,
+    /// Whether to copy packets to the capture ring.
+    pub(crate) capture: bool,
+    /// Packets in a row that decrypted to garbage.
+    pub(crate) garbage: u8,
+    /// Whether the running keys are stateful. Fixed while they run.
+    pub(crate) stateful: bool,
+    pub(crate) dropped: u64,
     /// Running keys. Per packet.
     pub(crate) decryptor: Option<Decryptor>,
-    /// Whether those are stateful. Fixed while they run.
-    pub(crate) stateful: bool,
-    /// Key changes that packets of this turn wait for.
-    pub(crate) due: u16,
     pub(crate) missing: u64,
     pub(crate) held: u64,
-    pub(crate) dropped: u64,
 }
 
-/// State of the direction to the peer. The keys come last: a packet in clear does not touch them.
-#[repr(C)]
+/// State of the direction to the peer, by cache lines: what says where packets go; what every packet to the peer touches,
+/// and the keys.
+#[repr(C, align(64))]
 pub(crate) struct Encap {
     /// Ethernet and outer IPv4 header. Fixed while the next hop stays.
     pub(crate) outer: OuterHeader,
     /// Which call this is, to be told apart from one that had the slot before. Fixed.
     pub(crate) call: CallRef,
-    /// Fixed while the route to the peer stays.
-    pub(crate) hop: Hop,
     /// Fixed.
     pub(crate) peer_id: CallId,
+    /// Fixed while the route to the peer stays.
+    pub(crate) hop: Hop,
     /// Per packet.
     pub(crate) ident: u16,
+    /// Largest inner packet in octets. Fixed while the terms stay.
+    pub(crate) mtu: u16,
     /// Fixed while the terms stay.
     pub(crate) gate: Gate,
     /// Whether to copy packets to the capture ring.
     pub(crate) capture: bool,
-    /// Largest inner packet in octets. Fixed while the terms stay.
-    pub(crate) mtu: u16,
     /// PPP header in front of inner packets, in clear. Fixed while the terms stay.
     pub(crate) plain_header: PppHeader,
     /// PPP header in front of MPPE packets. Fixed while the terms stay.
     pub(crate) mppe_header: PppHeader,
-    /// Per packet.
-    pub(crate) sender: gre::Sender,
     /// Per packet.
     pub(crate) gre_sent: u64,
     /// Per packet.
@@ -183,13 +199,21 @@ pub(crate) struct Encap {
     pub(crate) dropped: u64,
     /// Running keys. Per packet.
     pub(crate) encryptor: Option<Encryptor>,
-    /// Key changes that packets of this turn wait for.
-    pub(crate) due: u16,
 }
 
-// A packet in clear costs this many cache lines of its call, keys excluded.
-const _: () = assert!(core::mem::offset_of!(Decap, decryptor) <= 128);
-const _: () = assert!(core::mem::offset_of!(Encap, encryptor) <= 128);
+/// Octets of a cache line.
+const LINE: usize = 64;
+
+// What packets touch lies in these lines, and in no others; see `Call::touched`.
+const _: () = {
+    use core::mem::offset_of;
+    assert!(size_of::<Gre>() == LINE && offset_of!(Call, gre) == 0);
+    assert!(offset_of!(Call, decap) == LINE);
+    assert!(offset_of!(Decap, decryptor) == LINE);
+    assert!(Decryptor::PER_PACKET <= 3 * LINE);
+    assert!(offset_of!(Encap, encryptor) < 2 * LINE);
+    assert!(offset_of!(Encap, encryptor) + Encryptor::PER_PACKET <= 3 * LINE);
+};
 
 /// What packets seldom touch.
 pub(crate) struct Cold {
@@ -225,6 +249,19 @@ pub(crate) struct Loaded {
 }
 
 impl Call {
+    /// The cache lines of a call that a packet touches.
+    #[inline]
+    const fn touched(direction: Direction, encrypted: bool) -> [Range<usize>; 2] {
+        const ENCAP: usize = core::mem::offset_of!(Call, encap) / LINE;
+        match (direction, encrypted) {
+            (Direction::Receive, false) => [0..2, 0..0],
+            // One look at whether there are keys for the other direction.
+            (Direction::Receive, true) => [0..5, ENCAP + 2..ENCAP + 3],
+            (Direction::Transmit, false) => [0..1, ENCAP..ENCAP + 2],
+            (Direction::Transmit, true) => [0..3, ENCAP..ENCAP + 3],
+        }
+    }
+
     /// A call whose outer packets leave from `mac` towards `hop`; `dialect` is what resets do to its keys, if known.
     pub(crate) fn new(
         call: CallRef,
@@ -235,6 +272,13 @@ impl Call {
         dialect: Option<Dialect>,
     ) -> Self {
         Self {
+            gre: Gre {
+                receiver,
+                sender: gre::Sender::default(),
+                due_received: 0,
+                due_sent: 0,
+                open: true,
+            },
             decap: Decap {
                 local: call.local,
                 address: Ipv4Addr::UNSPECIFIED,
@@ -244,7 +288,6 @@ impl Call {
                 mss: u16::MAX,
                 queue: gre::Queue::EMPTY,
                 mppe_missing: 0,
-                receiver,
                 last_received: Time::ZERO,
                 gre_received: 0,
                 packets: 0,
@@ -254,7 +297,6 @@ impl Call {
                 dropped: 0,
                 decryptor: None,
                 stateful: false,
-                due: 0,
             },
             encap: Encap {
                 outer: OuterHeader::new(mac, call.local, call.peer),
@@ -267,13 +309,11 @@ impl Call {
                 mtu: MIN_MTU,
                 plain_header: ([0; 4], 0),
                 mppe_header: ([0; 4], 0),
-                sender: gre::Sender::default(),
                 gre_sent: 0,
                 packets: 0,
                 octets: 0,
                 dropped: 0,
                 encryptor: None,
-                due: 0,
             },
             six: Six::CLOSED,
             cold: Cold {
@@ -288,6 +328,26 @@ impl Call {
                 mppe_transmit: None,
             },
         }
+    }
+
+    /// What stands in a slot that no call has.
+    fn vacant() -> Self {
+        let nobody = CallRef {
+            local: Ipv4Addr::UNSPECIFIED,
+            peer: Ipv4Addr::UNSPECIFIED,
+            id: CallId(0),
+        };
+        let receiver = gre::Receiver::new(gre::AckSettings::default());
+        let mut call = Self::new(
+            nobody,
+            CallId(0),
+            Hop::NONE,
+            MacAddr::default(),
+            receiver,
+            None,
+        );
+        call.gre.open = false;
+        call
     }
 
     /// Lets IPv4 flow on these terms. `room` is the largest inner packet that fits the access port unfragmented.
@@ -354,7 +414,7 @@ impl Call {
     /// Whether packets of it wait for their cipher.
     #[inline]
     pub(crate) fn is_waiting(&self) -> bool {
-        self.decap.due > 0 || self.encap.due > 0
+        self.gre.due_received > 0 || self.gre.due_sent > 0
     }
 
     /// Copies packets to the capture ring, or stops doing so.
@@ -385,7 +445,7 @@ impl Call {
 
 /// The calls of one worker. Its memory is allocated at start.
 pub(crate) struct Calls {
-    slots: Box<[Option<Call>]>,
+    slots: Box<[Call]>,
     free: Vec<u32>,
     index: Table<u64>,
     source_check: SourceCheck,
@@ -401,7 +461,7 @@ impl Calls {
     pub(crate) fn new(limit: usize, source_check: SourceCheck) -> Self {
         let count = u32::try_from(limit).unwrap_or(NO_SLOT);
         Self {
-            slots: (0..limit).map(|_| None).collect(),
+            slots: pages::slice(limit, Call::vacant),
             free: (0..count).rev().collect(),
             index: Table::new(limit),
             source_check,
@@ -437,7 +497,8 @@ impl Calls {
     }
 
     fn is(&self, slot: u32, call: &CallRef) -> bool {
-        matches!(self.slots.get(slot as usize), Some(Some(known)) if known.encap.call == *call)
+        self.get(slot)
+            .is_some_and(|known| known.encap.call == *call)
     }
 
     /// Whether any peer's call has this id.
@@ -445,15 +506,20 @@ impl Calls {
         self.ids[usize::from(id.0)] > 0
     }
 
-    /// Reads what packets of a call will need, so that the memory of many calls is fetched at the same time. The
-    /// result means nothing.
+    /// Has memory fetched for [`find`](Self::find).
     #[inline]
-    pub(crate) fn touch(&self, slot: u32) -> u64 {
-        match self.slots.get(slot as usize) {
-            Some(Some(Call { decap, encap, .. })) => {
-                decap.packets ^ encap.packets ^ u64::from(encap.mtu) ^ u64::from(decap.mss)
-            }
-            _ => 0,
+    pub(crate) fn fetch_index(&self, peer: Ipv4Addr, id: CallId) {
+        self.index.fetch(self.key(peer, id));
+    }
+
+    /// Has memory fetched that a packet of a call will need, with its keys where `encrypted`.
+    #[inline]
+    pub(crate) fn fetch(&self, slot: u32, direction: Direction, encrypted: bool) {
+        let Some(place) = self.slots.get(slot as usize) else {
+            return;
+        };
+        for lines in Call::touched(direction, encrypted) {
+            pages::fetch(place, lines.start * LINE..lines.end * LINE);
         }
     }
 
@@ -469,12 +535,14 @@ impl Calls {
 
     #[inline]
     pub(crate) fn get(&self, slot: u32) -> Option<&Call> {
-        self.slots.get(slot as usize)?.as_ref()
+        self.slots.get(slot as usize).filter(|call| call.gre.open)
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Call> {
-        self.slots.get_mut(slot as usize)?.as_mut()
+        self.slots
+            .get_mut(slot as usize)
+            .filter(|call| call.gre.open)
     }
 
     /// Opens a call. None when there is no room, or one with this peer and id (with [`SourceCheck::Relaxed`]: with
@@ -488,12 +556,12 @@ impl Calls {
         let inserted = self.index.insert(self.key(peer, id), slot);
         debug_assert!(inserted, "the table has as much room as there are slots");
         self.ids[usize::from(id.0)] += 1;
-        self.slots[slot as usize] = Some(call);
+        self.slots[slot as usize] = call;
         Some(slot)
     }
 
     pub(crate) fn close(&mut self, slot: u32) -> Option<Call> {
-        let call = self.slots.get_mut(slot as usize)?.take()?;
+        let call = core::mem::replace(self.get_mut(slot)?, Call::vacant());
         let CallRef { peer, id, .. } = call.encap.call;
         self.index.remove(self.key(peer, id));
         self.ids[usize::from(id.0)] -= 1;

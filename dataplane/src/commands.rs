@@ -37,30 +37,33 @@ impl<D: Device> Path<D> {
                 identifier,
                 key,
                 mode,
-            } => self.with_call(call, |known| {
-                let (place, running) = match direction {
-                    Direction::Receive => {
-                        (&mut known.cold.receive, known.decap.decryptor.is_some())
+            } => {
+                self.core.encrypts = true;
+                self.with_call(call, |known| {
+                    let (place, running) = match direction {
+                        Direction::Receive => {
+                            (&mut known.cold.receive, known.decap.decryptor.is_some())
+                        }
+                        Direction::Transmit => (&mut known.cold.transmit, true),
+                    };
+                    // The same request again: an Ack of the first copy may still come.
+                    let requests = match place {
+                        Some(loaded) if loaded.identifier == *identifier => loaded.requests,
+                        _ => 0,
+                    };
+                    *place = Some(Loaded {
+                        identifier: *identifier,
+                        key: key.clone(),
+                        mode: *mode,
+                        requests,
+                        acknowledged: false,
+                        credit: 0,
+                    });
+                    if !running && requests == 0 {
+                        known.decap.mppe_missing = 0;
                     }
-                    Direction::Transmit => (&mut known.cold.transmit, true),
-                };
-                // The same request again: an Ack of the first copy may still come.
-                let requests = match place {
-                    Some(loaded) if loaded.identifier == *identifier => loaded.requests,
-                    _ => 0,
-                };
-                *place = Some(Loaded {
-                    identifier: *identifier,
-                    key: key.clone(),
-                    mode: *mode,
-                    requests,
-                    acknowledged: false,
-                    credit: 0,
-                });
-                if !running && requests == 0 {
-                    known.decap.mppe_missing = 0;
-                }
-            }),
+                })
+            }
             Command::Forward { call, forward } => {
                 let room = self.room();
                 self.with_call(call, |known| known.forward(forward, room))

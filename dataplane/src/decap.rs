@@ -230,7 +230,7 @@ impl Core {
             );
         }
         if let Some(ack) = outer.gre.ack {
-            call.encap.sender.acknowledged(ack);
+            call.gre.sender.acknowledged(ack);
         }
         let Some(seq) = outer.gre.seq else {
             self.counters.add(Total::AcksReceived, 1);
@@ -242,7 +242,7 @@ impl Core {
             start: (outer.at + payload.start) as u16,
             end: (outer.at + payload.end) as u16,
         };
-        match call.decap.receiver.accept(seq) {
+        match call.gre.receiver.accept(seq) {
             Arrival::First | Arrival::InOrder => {}
             Arrival::Ahead { missing } => self.note_missing(slot, missing),
             // RFC 2637 §4.3: never out of order.

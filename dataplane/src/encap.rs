@@ -89,8 +89,8 @@ pub(crate) fn wrap(
 ) -> Result<usize, Reason> {
     let header = gre::Header {
         call_id: call.encap.peer_id,
-        seq: Some(call.encap.sender.next()),
-        ack: call.decap.receiver.ack_to_send(),
+        seq: Some(call.gre.sender.next()),
+        ack: call.gre.receiver.ack_to_send(),
         payload_len: (bytes.len() - at) as u16,
     };
     finish(&mut call.encap, &header, bytes, at, mac)
@@ -106,7 +106,7 @@ pub(crate) fn acknowledge(
     let header = gre::Header {
         call_id: call.encap.peer_id,
         seq: None,
-        ack: Some(call.decap.receiver.ack_to_send()?),
+        ack: Some(call.gre.receiver.ack_to_send()?),
         payload_len: 0,
     };
     let at = bytes.len();

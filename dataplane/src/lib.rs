@@ -8,6 +8,7 @@ pub mod device;
 pub mod mem;
 pub mod netdev;
 pub mod ports;
+pub mod resident;
 pub mod rings;
 pub mod table;
 pub mod thread;

@@ -11,6 +11,11 @@ use crate::table::Table;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Hop(u32);
 
+impl Hop {
+    /// No entry's; must not be asked for.
+    pub(crate) const NONE: Self = Self(u32::MAX);
+}
+
 #[derive(Clone, Copy, Default)]
 struct Entry {
     key: u64,

@@ -3,6 +3,7 @@
 use core::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use turnpike_protocol::mppe::Dialect;
 use turnpike_protocol::wire::ethernet::{self, MacAddr};
 use turnpike_protocol::wire::{ipv4, ipv6};
@@ -39,6 +40,13 @@ const ICMP_LIMITS: Limits = Limits {
 /// With fewer calls than this, their hot parts stay in a core's own cache (some 300 octets each).
 const CALLS_IN_CACHE: usize = 1024;
 
+/// Packets that are not worth looking ahead for.
+const FEW: usize = 4;
+
+/// How many packets ahead each step of a look-up is made, which is what the one before has fetched memory for. Memory comes
+/// within the time of some three packets.
+const AHEAD: usize = 6;
+
 /// A worker's state, without its device: what packet functions work on.
 pub(crate) struct Core {
     pub(crate) config: WorkerConfig,
@@ -61,6 +69,8 @@ pub(crate) struct Core {
     pub(crate) events: EventSender,
     pub(crate) captured: CaptureSender,
     pub(crate) counters: Arc<Counters>,
+    /// Some call has, or had, keys.
+    pub(crate) encrypts: bool,
 }
 
 impl Core {
@@ -87,42 +97,90 @@ impl Core {
             engine: Engine::new(),
             captured,
             counters,
+            encrypts: false,
             config,
         }
     }
 
-    /// The slot of the call that a frame probably belongs to, without checking anything. A server's calls only: a
-    /// client seldom has many.
+    /// What the call of a frame is found by, without checking anything; memory for that is fetched. A server's calls only:
+    /// a client seldom has many.
     #[inline]
-    fn guess(&self, port: Port, frame: &[u8]) -> u32 {
-        let Some(header) = frame.first_chunk::<42>() else {
-            return UNKNOWN_SLOT;
+    fn clue(&self, port: Port, frame: &[u8]) -> Clue {
+        let Some(header) = frame.first_chunk::<54>() else {
+            return Clue::None;
         };
         let address =
             |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
-        let target = match (port, Version::of_frame(frame)) {
+        match (port, Version::of_frame(frame)) {
             (Port::Access, _) => {
-                let id = CallId(u16::from_be_bytes([header[40], header[41]]));
-                return self.calls.find(address(26), id).unwrap_or(UNKNOWN_SLOT);
+                let (peer, id) = (
+                    address(26),
+                    CallId(u16::from_be_bytes([header[40], header[41]])),
+                );
+                self.calls.fetch_index(peer, id);
+                Clue::Call(peer, id)
             }
             (Port::Uplink | Port::Host, Some(Version::Six)) => {
-                match frame[ethernet::HEADER_LEN + 24..].first_chunk() {
-                    Some(octets) => self.routes6.get(Ipv6Addr::from_octets(*octets)),
-                    None => Target::Elsewhere,
-                }
+                let Some(octets) = header[ethernet::HEADER_LEN + 24..].first_chunk() else {
+                    return Clue::None;
+                };
+                let address = Ipv6Addr::from_octets(*octets);
+                self.routes6.fetch(address);
+                Clue::Six(address)
             }
-            (Port::Uplink | Port::Host, _) => self.routes.get(address(30)),
-        };
-        match target {
-            Target::Call { slot, .. } => slot,
-            Target::Unused | Target::Elsewhere => UNKNOWN_SLOT,
+            (Port::Uplink | Port::Host, _) => {
+                let address = address(30);
+                self.routes.fetch(address);
+                Clue::Four(address)
+            }
         }
+    }
+
+    /// The second step: the slot of the call, or where that stands.
+    #[inline]
+    fn follow(&self, clue: &mut Clue) {
+        *clue = match *clue {
+            Clue::Call(peer, id) => match self.calls.find(peer, id) {
+                Some(slot) => {
+                    self.calls.fetch(slot, Direction::Receive, self.encrypts);
+                    self.acks.fetch(slot);
+                    Clue::None
+                }
+                None => Clue::None,
+            },
+            Clue::Four(address) => self.routes.next(address).map_or(Clue::None, Clue::Route),
+            Clue::Six(address) => match self.routes6.get(address) {
+                Target::Call { slot, .. } => {
+                    self.calls.fetch(slot, Direction::Transmit, self.encrypts);
+                    Clue::None
+                }
+                Target::Unused | Target::Elsewhere => Clue::None,
+            },
+            Clue::Route(at) => {
+                let slot = self.routes.slot(at);
+                self.calls.fetch(slot, Direction::Transmit, self.encrypts);
+                Clue::None
+            }
+            Clue::None => Clue::None,
+        };
     }
 
     #[inline]
     pub(crate) fn port(&self, port: Port) -> Option<&PortInfo> {
         self.config.ports[port as usize].as_ref()
     }
+}
+
+/// How far the look-up of a frame's call has come.
+#[derive(Clone, Copy)]
+enum Clue {
+    /// It is done, or there is none.
+    None,
+    Call(Ipv4Addr, CallId),
+    Four(Ipv4Addr),
+    Six(Ipv6Addr),
+    /// A place among routes.
+    Route(u32),
 }
 
 /// How a frame came to the worker that has it now.
@@ -176,22 +234,32 @@ impl<D: Device> Path<D> {
         }
     }
 
-    /// Looks at what a batch will need before it is worked on: the look-ups of its packets do not depend on each other,
-    /// so the processor waits for their memory only once. Not worth it while all calls fit a cache.
+    /// Works on a batch from a port. Memory that look-ups of later packets and their calls need is fetched meanwhile: what
+    /// is in no cache takes longer to come than a packet takes. Not worth it while all calls fit a cache.
     #[inline]
-    pub(crate) fn look_ahead(&mut self, port: Port, batch: &mut Batch) {
-        if batch.len() < 4 || self.core.calls.len() < CALLS_IN_CACHE {
-            return;
+    pub(crate) fn receive_all(&mut self, port: Port, batch: &mut Batch, now: Time) {
+        let mut clues = ArrayVec::<Clue, BATCH>::new();
+        if batch.len() >= FEW && self.core.calls.len() >= CALLS_IN_CACHE {
+            clues.extend(
+                batch
+                    .iter_mut()
+                    .map(|frame| self.core.clue(port, self.device.bytes(frame))),
+            );
+            for clue in clues.iter_mut().take(2 * AHEAD) {
+                self.core.follow(clue);
+            }
+            for clue in clues.iter_mut().take(AHEAD) {
+                self.core.follow(clue);
+            }
         }
-        let mut slots = [UNKNOWN_SLOT; BATCH];
-        for (slot, frame) in slots.iter_mut().zip(batch.iter_mut()) {
-            *slot = self.core.guess(port, self.device.bytes(frame));
+        for (n, frame) in batch.drain(..).enumerate() {
+            for n in [n + 2 * AHEAD, n + AHEAD] {
+                if let Some(clue) = clues.get_mut(n) {
+                    self.core.follow(clue);
+                }
+            }
+            self.receive(frame, Arrival::port(port), now);
         }
-        let mut touched = 0;
-        for slot in slots {
-            touched ^= self.core.calls.touch(slot);
-        }
-        core::hint::black_box(touched);
     }
 
     /// Works on an Ethernet frame from anywhere.

@@ -116,8 +116,8 @@ impl Core {
         let Some(call) = self.calls.get_mut(slot) else {
             return;
         };
-        call.decap.receiver.note_received(now);
-        if let Some(due) = call.decap.receiver.ack_due()
+        call.gre.receiver.note_received(now);
+        if let Some(due) = call.gre.receiver.ack_due()
             && (due <= now || !self.acks.contains(slot))
         {
             self.acks.insert(slot, due);
@@ -136,7 +136,7 @@ impl Core {
     }
 
     fn receiver(&mut self, slot: u32) -> Option<&mut gre::Receiver> {
-        Some(&mut self.calls.get_mut(slot)?.decap.receiver)
+        Some(&mut self.calls.get_mut(slot)?.gre.receiver)
     }
 }
 
@@ -203,7 +203,7 @@ impl<D: Device> Path<D> {
             }
             Err(waiting) => {
                 counters.add(Total::ReorderFull, 1);
-                call.decap.receiver.give_up(seq);
+                call.gre.receiver.give_up(seq);
                 self.release(slot, Some((seq, waiting)), now);
             }
         }
@@ -213,7 +213,7 @@ impl<D: Device> Path<D> {
     fn release(&mut self, slot: u32, mut in_hand: Option<(Seq, Waiting)>, now: Time) -> u64 {
         let mut count = 0;
         while let Some(call) = self.core.calls.get_mut(slot) {
-            let Some(released) = call.decap.receiver.release() else {
+            let Some(released) = call.gre.receiver.release() else {
                 break;
             };
             let queue = &mut call.decap.queue;
@@ -270,7 +270,7 @@ impl<D: Device> Path<D> {
                     .held
                     .waiting_since(call.decap.queue, Time::ZERO + limit)
             {
-                call.decap.receiver.give_up(through);
+                call.gre.receiver.give_up(through);
                 let count = self.release(slot, None, now);
                 self.core.counters.add(Total::ReorderTimeouts, 1);
                 released += count;
@@ -289,10 +289,10 @@ impl<D: Device> Path<D> {
         let Some(call) = self.core.calls.get_mut(slot) else {
             return;
         };
-        if let Some(last) = call.decap.receiver.last()
+        if let Some(last) = call.gre.receiver.last()
             && !call.decap.queue.is_empty()
         {
-            call.decap.receiver.give_up(last);
+            call.gre.receiver.give_up(last);
             let count = self.release(slot, None, now);
             self.core.counters.add(Total::ReorderFlushed, count);
         }

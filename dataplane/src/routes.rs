@@ -3,9 +3,12 @@
 use core::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use turnpike_protocol::CallId;
 
 use crate::api::CallRef;
+use crate::call::NO_SLOT;
 use crate::table::Table;
+use crate::xsk::pages;
 
 /// Routes shorter than one address, at most; they are scanned.
 const MAX_PREFIXES: usize = 256;
@@ -24,16 +27,33 @@ pub(crate) enum Target {
     Elsewhere,
 }
 
+/// A quarter of a cache line.
 #[derive(Clone, Copy)]
+#[repr(align(16))]
 struct Route {
     call: CallRef,
     slot: u32,
 }
 
+const _: () = assert!(size_of::<Route>() == 16);
+
+impl Route {
+    /// What stands where there is none.
+    const NONE: Self = Self {
+        call: CallRef {
+            local: Ipv4Addr::UNSPECIFIED,
+            peer: Ipv4Addr::UNSPECIFIED,
+            id: CallId(0),
+        },
+        slot: NO_SLOT,
+    };
+}
+
 /// The routes of one worker; every worker has a copy.
 pub(crate) struct Routes {
     exact: Table<u32>,
-    routes: Box<[Option<Route>]>,
+    /// By what `exact` says; what it does not name means nothing.
+    routes: Box<[Route]>,
     free: Vec<u32>,
     /// Longest first.
     prefixes: Vec<(Ipv4Net, Route)>,
@@ -46,7 +66,7 @@ impl Routes {
         let count = u32::try_from(limit).unwrap_or(u32::MAX - 1);
         Self {
             exact: Table::new(limit),
-            routes: vec![None; limit].into_boxed_slice(),
+            routes: pages::slice(limit, || Route::NONE),
             free: (0..count).rev().collect(),
             prefixes: Vec::with_capacity(MAX_PREFIXES),
             pools: Pools::new(),
@@ -80,7 +100,7 @@ impl Routes {
                 None => return false,
             },
         };
-        self.routes[at as usize] = Some(route);
+        self.routes[at as usize] = route;
         self.exact.insert(key, at)
     }
 
@@ -90,7 +110,6 @@ impl Routes {
         if prefix.prefix_len() < 32 {
             self.prefixes.retain(|known| known.0 != prefix);
         } else if let Some(at) = self.exact.remove(prefix.addr().to_bits()) {
-            self.routes[at as usize] = None;
             self.free.push(at);
         }
     }
@@ -103,13 +122,32 @@ impl Routes {
             .add(bits(prefix.network()), bits(prefix.broadcast()))
     }
 
+    /// Has memory fetched for [`next`](Self::next), in the first of three rounds over many addresses.
+    #[inline]
+    pub(crate) fn fetch(&self, address: Ipv4Addr) {
+        self.exact.fetch(address.to_bits());
+    }
+
+    /// The second round: has memory fetched for [`slot`](Self::slot). None where the address alone has no route.
+    #[inline]
+    pub(crate) fn next(&self, address: Ipv4Addr) -> Option<u32> {
+        let at = self.exact.get(address.to_bits())?;
+        pages::fetch(&self.routes[at as usize], 0..1);
+        Some(at)
+    }
+
+    /// The third round: where the call may be.
+    #[inline]
+    pub(crate) fn slot(&self, at: u32) -> u32 {
+        self.routes[at as usize].slot
+    }
+
     /// What stands behind an address: the longest match.
     #[inline]
     pub(crate) fn get(&self, address: Ipv4Addr) -> Target {
         let bits = address.to_bits();
-        if let Some(at) = self.exact.get(bits)
-            && let Some(Route { call, slot }) = self.routes[at as usize]
-        {
+        if let Some(at) = self.exact.get(bits) {
+            let Route { call, slot } = self.routes[at as usize];
             return Target::Call { call, slot };
         }
         if !self.prefixes.is_empty()
@@ -171,8 +209,6 @@ impl Pools {
 
 #[cfg(test)]
 mod tests {
-    use turnpike_protocol::CallId;
-
     use super::*;
 
     fn call(id: u16) -> CallRef {

@@ -141,6 +141,14 @@ impl Routes6 {
             .add(prefix.network().to_bits(), prefix.broadcast().to_bits())
     }
 
+    /// Has memory fetched that [`get`](Self::get) will most likely read.
+    #[inline]
+    pub(crate) fn fetch(&self, address: Ipv6Addr) {
+        if let Some((longest, _)) = self.lengths.first() {
+            self.index.fetch(Prefix::of(high(address), *longest));
+        }
+    }
+
     /// What stands behind an address: the longest match.
     #[inline]
     pub(crate) fn get(&self, address: Ipv6Addr) -> Target {

@@ -104,7 +104,7 @@ impl<D: Device> Path<D> {
         match result {
             Ok(start) => {
                 // Packets with earlier numbers, and with keys that may go with this frame.
-                if call.encap.due > 0 {
+                if call.gre.due_sent > 0 {
                     self.flush(now);
                 }
                 self.send_outer(frame, start, slot, now);
@@ -173,7 +173,7 @@ impl<D: Device> Path<D> {
                 continue;
             };
             // Data may have carried it meanwhile, and more may have come since.
-            match call.decap.receiver.ack_due() {
+            match call.gre.receiver.ack_due() {
                 None => continue,
                 Some(due) if wheel::is_later(due, now) => {
                     self.core.acks.insert(slot, due);
@@ -184,12 +184,12 @@ impl<D: Device> Path<D> {
             self.core.counters.add(Total::AcksSent, 1);
             let Some(mac) = self.core.hops.mac(call.encap.hop) else {
                 // The next packet from the peer asks again.
-                let _ = call.decap.receiver.ack_to_send();
+                let _ = call.gre.receiver.ack_to_send();
                 self.core.counters.dropped(Reason::NoNeighbour);
                 continue;
             };
             let Some(mut frame) = self.device.allocate(Port::Access) else {
-                let _ = call.decap.receiver.ack_to_send();
+                let _ = call.gre.receiver.ack_to_send();
                 self.core.counters.dropped(Reason::NoMemory);
                 continue;
             };

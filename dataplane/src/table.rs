@@ -5,6 +5,8 @@
 
 use core::hash::{BuildHasher, Hasher};
 
+use crate::xsk::pages;
+
 /// A key with all that tells it apart in 64 bits.
 pub trait Key: Copy + Eq {
     /// Those bits.
@@ -48,14 +50,10 @@ impl<K: Key + Default> Table<K> {
         // Keys are addresses that strangers choose: an unknown seed keeps them from choosing collisions.
         let seed = std::hash::RandomState::new().build_hasher().finish();
         Self {
-            places: vec![
-                Place {
-                    key: K::default(),
-                    value: EMPTY
-                };
-                size
-            ]
-            .into_boxed_slice(),
+            places: pages::slice(size, || Place {
+                key: K::default(),
+                value: EMPTY,
+            }),
             shift: 64 - size.trailing_zeros(),
             seed,
             len: 0,
@@ -63,6 +61,7 @@ impl<K: Key + Default> Table<K> {
         }
     }
 
+    #[inline]
     fn home(&self, key: K) -> usize {
         let mut x = key.bits() ^ self.seed;
         x = x.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -76,6 +75,7 @@ impl<K: Key + Default> Table<K> {
     }
 
     /// The place of a key, or the empty one where it would go.
+    #[inline]
     fn find(&self, key: K) -> usize {
         let mask = self.mask();
         let mut at = self.home(key);
@@ -89,7 +89,14 @@ impl<K: Key + Default> Table<K> {
         }
     }
 
+    /// Has the memory fetched that [`get`](Self::get) will most likely read.
+    #[inline]
+    pub fn fetch(&self, key: K) {
+        pages::fetch(&self.places[self.home(key)], 0..1);
+    }
+
     /// The value of a key.
+    #[inline]
     pub fn get(&self, key: K) -> Option<u32> {
         match self.places[self.find(key)].value {
             EMPTY => None,

@@ -7,6 +7,8 @@ use core::time::Duration;
 
 use turnpike_protocol::Time;
 
+use crate::xsk::pages;
+
 /// log2 of the nanoseconds of a tick.
 const TICK_SHIFT: u32 = 20;
 
@@ -59,8 +61,16 @@ impl Wheel {
         Self {
             heads: [NONE; SLOTS],
             filled: 0,
-            links: vec![idle; calls].into_boxed_slice(),
+            links: pages::slice(calls, || idle),
             tick: 0,
+        }
+    }
+
+    /// Has memory fetched that tells whether a call waits.
+    #[inline]
+    pub(crate) fn fetch(&self, call: u32) {
+        if let Some(link) = self.links.get(call as usize) {
+            pages::fetch(link, 0..1);
         }
     }
 

@@ -148,10 +148,7 @@ impl<D: Device> Worker<D> {
         let (executed, stalled) = self.execute(now);
         self.stalled = stalled;
         for (port, batch) in Port::ALL.into_iter().zip(&mut self.batches) {
-            self.path.look_ahead(port, batch);
-            for frame in batch.drain(..) {
-                self.path.receive(frame, Arrival::port(port), now);
-            }
+            self.path.receive_all(port, batch, now);
         }
         self.take_parcels(now);
         self.take_datagrams(datagrams, now);

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
 use turnpike_dataplane::ports::Ports;
+use turnpike_dataplane::resident::Resident;
 
 use crate::config::Listen;
 use crate::driver::Shared;
@@ -129,11 +130,15 @@ impl Doors {
             .iter()
             .map(|port| format!("{}={}({})", port.port, port.interface, port.mode))
             .collect();
+        let (memory, huge) =
+            Resident::now().map_or((0, 0), |all| (all.octets >> 20, all.huge >> 20));
         info!(
             addresses = addresses.join(" "),
             tcp = listener::PORT,
             xdp = modes.join(" "),
             workers = self.shared.switchboard.counters().len(),
+            memory_mib = memory,
+            in_huge_pages_mib = huge,
             "listening"
         );
     }

@@ -2,12 +2,14 @@
 //!
 //! The only module besides the cipher kernels with `unsafe` code. [`sys`] holds the system calls, [`ring`] the rings,
 //! generic over their memory so that both ends run in plain tests, [`umem`] the packet memory, [`socket`] the sockets
-//! of one queue. Outside there is only [`Xsk`], a [`Device`] with safe methods.
+//! of one queue. Outside there is only [`Xsk`], a [`Device`] with safe methods; and [`pages`], which is about memory of
+//! any kind and is here for being `unsafe`, too.
 //!
 //! A worker has two memories: one for all physical ports, so that a frame received on one is sent on another without
 //! a copy, and one for the host port, because a veth cannot take part in zero-copy and would hold the others back.
 #![allow(unsafe_code, reason = "rings and memory shared with the kernel")]
 
+pub(crate) mod pages;
 mod ring;
 mod socket;
 pub(crate) mod sys;

@@ -5,11 +5,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 
+use super::pages::HUGE_PAGE;
 use super::sys::{self, Mapping};
 use crate::device::{CHUNK, Frame};
-
-/// Octets of a huge page, the usual default size on x86-64 and AArch64.
-const HUGE_PAGE: usize = 2 << 20;
 
 /// One packet memory. All of it is allocated here, once.
 ///

@@ -48,7 +48,7 @@ impl Arrival {
 /// When acknowledgements that no data packet carries are sent on their own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AckSettings {
-    /// How long a received packet waits for a data packet that can carry its acknowledgement.
+    /// How long a received packet waits for a data packet that can carry its acknowledgement: 4.2 s at most.
     pub delay: Duration,
     /// So many unacknowledged packets don't wait.
     pub packets: u32,
@@ -88,7 +88,9 @@ pub struct Released {
 /// caller's ([`Held`](crate::gre::Held)).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Receiver {
-    settings: AckSettings,
+    /// [`AckSettings::delay`] in nanoseconds, and the packets. Both small: a call's receiver and sender fill one cache line.
+    delay: u32,
+    packets: u32,
     /// The highest number received.
     last: Option<Seq>,
     /// A packet came with a number far from the last: the one after it, which would prove it.
@@ -113,8 +115,14 @@ pub struct Receiver {
 impl Receiver {
     /// Nothing received yet; nothing will be held.
     pub const fn new(settings: AckSettings) -> Self {
+        let delay = settings.delay.as_nanos();
         Self {
-            settings,
+            delay: if delay > u32::MAX as u128 {
+                u32::MAX
+            } else {
+                delay as u32
+            },
+            packets: settings.packets,
             last: None,
             doubtful: None,
             came: 0,
@@ -280,10 +288,10 @@ impl Receiver {
     #[inline]
     pub fn note_received(&mut self, now: Time) {
         if self.unacked == 0 {
-            self.due = now + self.settings.delay;
+            self.due = now + Duration::from_nanos(u64::from(self.delay));
         }
         self.unacked = self.unacked.saturating_add(1);
-        if self.unacked >= self.settings.packets && self.due > now {
+        if self.unacked >= self.packets && self.due > now {
             self.due = now;
         }
     }

@@ -34,6 +34,7 @@ pub struct Decryptor {
     clippy::large_enum_variant,
     reason = "a box would be an allocation in a worker"
 )]
+#[repr(u8)]
 enum State {
     Stateless(Ahead),
     Stateful(Running),
@@ -63,6 +64,10 @@ pub enum Refusal {
 }
 
 impl Decryptor {
+    /// So many octets at the beginning are all that a packet with stateless keys touches.
+    pub const PER_PACKET: usize =
+        core::mem::offset_of!(Self, state) + 8 + core::mem::size_of::<Ahead>();
+
     /// At coherency count 0 with the first keys of `start`.
     pub fn new(start: &StartKey, mode: Mode) -> Self {
         let link = Link::first(start);

@@ -5,6 +5,7 @@ use super::keys::{Chain, Changer, Link, Reference, SessionKey};
 use super::{COUNTS, Dialect, ENCRYPTED, FLAG_INTERVAL, FLUSHED, HEADER_LEN, Mode, StartKey};
 
 /// Keys and coherency count of the direction we send in. Never printed.
+#[repr(C)]
 pub struct Encryptor {
     start: StartKey,
     link: Link,
@@ -17,6 +18,7 @@ pub struct Encryptor {
     clippy::large_enum_variant,
     reason = "a box would be an allocation in a worker"
 )]
+#[repr(u8)]
 enum State {
     Stateless,
     Stateful(Running),
@@ -56,6 +58,9 @@ pub struct Sealing<'a> {
 }
 
 impl Encryptor {
+    /// So many octets at the beginning are all that a packet with stateless keys touches.
+    pub const PER_PACKET: usize = core::mem::offset_of!(Self, state) + 1;
+
     /// At coherency count 0 with the first keys of `start`.
     pub fn new(start: &StartKey, mode: Mode) -> Self {
         let link = Link::first(start);
