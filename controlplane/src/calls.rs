@@ -6,6 +6,9 @@
 //! needs nothing else, and no live call notices. Where GRE may come from another address than the control connection
 //! ([`SourceCheck::Relaxed`]) the id is all there is, so it is never shared.
 //!
+//! An id says which worker owns its call. Workers take turns, but where it is known which of them a peer's packets arrive
+//! at, that one is asked first: what it owns it need not hand over.
+//!
 //! An id rests before it is used again, since late GRE of an old call must not meet a new one: free ids form a queue,
 //! and an id that a peer has just given back is not given to the same peer while there is another one.
 
@@ -14,6 +17,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use turnpike_dataplane::api::{CallRef, Owners, SourceCheck, WorkerId};
+use turnpike_dataplane::ports::Landing;
 use turnpike_protocol::{CallId, Time};
 
 /// How long an id rests where there are others. NATs forget a GRE flow within three minutes, and nothing stays on the
@@ -22,6 +26,10 @@ const REST: Duration = Duration::from_secs(300);
 
 /// Ids of peers whose rest is remembered; beyond that, the oldest have rested.
 const MAX_RESTING: usize = 1 << 18;
+
+/// Calls that a worker may own more than a quarter above its part before a call goes elsewhere: handing packets over costs less
+/// than waiting for a worker that has all the ciphers to run.
+const AHEAD: usize = 64;
 
 /// No call can be added: the limit is reached, or there is no id left for this peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -56,6 +64,10 @@ pub struct Calls {
     /// What each peer has given back, and when.
     resting: Resting,
     limit: usize,
+    /// Live calls of each worker.
+    busy: Vec<usize>,
+    /// Where packets arrive, if that is known.
+    landing: Option<Landing>,
     /// The worker that is asked first for the next call.
     turn: usize,
     /// Where the search for an id to share begins.
@@ -90,12 +102,22 @@ impl Calls {
             users: vec![0; 1 << 16],
             resting: Resting::default(),
             limit,
+            busy: vec![0; workers.max(1)],
+            landing: None,
             turn: 0,
             cursor: start,
         }
     }
 
-    /// Takes an id for a call from `peer` to `local`; workers take turns.
+    /// From now on calls belong to whom their packets arrive at, as long as that one does not have much more than its part.
+    #[must_use]
+    pub fn placed_by(mut self, landing: Option<Landing>) -> Self {
+        self.landing = landing;
+        self
+    }
+
+    /// Takes an id for a call from `peer` to `local`, if it can be of the worker that the call's packets arrive at; else workers
+    /// take turns.
     ///
     /// # Errors
     /// [`Full`] when the limit is reached, `peer` holds every id, or ids may not be shared and none is left.
@@ -104,10 +126,12 @@ impl Calls {
             return Err(Full);
         }
         self.resting.forget_before(now);
+        let at = self.landing(peer, local);
         let id = self
-            .unused(peer, now)
-            .or_else(|| self.shared(peer))
+            .unused(peer, at, now)
+            .or_else(|| self.shared(peer, at))
             .ok_or(Full)?;
+        self.busy[usize::from(self.owners.owner(id).0)] += 1;
         let call = CallRef { local, peer, id };
         self.live.insert((peer, id));
         self.resting.remove((peer, id));
@@ -122,6 +146,7 @@ impl Calls {
             return;
         }
         self.resting.insert(key, now);
+        self.busy[usize::from(self.owners.owner(call.id).0)] -= 1;
         let users = &mut self.users[usize::from(call.id.0)];
         *users -= 1;
         if *users == 0
@@ -149,11 +174,19 @@ impl Calls {
         self.owners.owner(call.id)
     }
 
+    /// The worker that this peer's packets arrive at, unless it has too many calls.
+    fn landing(&self, peer: Ipv4Addr, local: Ipv4Addr) -> Option<usize> {
+        let worker = usize::from(self.landing.as_ref()?.worker(peer, local).0);
+        let part = self.live.len() / self.busy.len();
+        (*self.busy.get(worker)? <= part + part / 4 + AHEAD).then_some(worker)
+    }
+
     /// An id that no call uses: one that has rested, else one that is new to this peer, else the one that has rested
-    /// longest.
-    fn unused(&mut self, peer: Ipv4Addr, now: Time) -> Option<CallId> {
+    /// longest. Worker `at` is asked first.
+    fn unused(&mut self, peer: Ipv4Addr, at: Option<usize>, now: Time) -> Option<CallId> {
         let workers = self.free.len();
-        let turns = (0..workers).map(|step| (self.turn + step) % workers);
+        let first = at.unwrap_or(self.turn);
+        let turns = (0..workers).map(|step| (first + step) % workers);
         let rested = turns.clone().find_map(|worker| {
             let front = self.free[worker].front()?;
             front.is_rested(now).then_some((worker, 0))
@@ -171,26 +204,33 @@ impl Calls {
             });
             fronts.min().map(|(_, worker)| (worker, 0))
         };
-        let (worker, at) = rested.or_else(new_to_peer).or_else(longest)?;
-        self.turn = worker + 1;
-        Some(self.free[worker].remove(at)?.id)
+        let (worker, place) = rested.or_else(new_to_peer).or_else(longest)?;
+        if at.is_none() {
+            self.turn = worker + 1;
+        }
+        Some(self.free[worker].remove(place)?.id)
     }
 
     /// An id that others use but not this peer: one that it has not had for a while, else the one that has rested
-    /// longest.
-    fn shared(&mut self, peer: Ipv4Addr) -> Option<CallId> {
+    /// longest. One of worker `at`, if there is one.
+    fn shared(&mut self, peer: Ipv4Addr, at: Option<usize>) -> Option<CallId> {
         if self.source_check == SourceCheck::Relaxed {
             return None;
         }
-        for _ in 0..=u16::MAX {
-            self.cursor = self.cursor.wrapping_add(1);
-            let id = CallId(self.cursor);
+        let mut elsewhere = None;
+        for step in 1..=u16::MAX {
+            let id = CallId(self.cursor.wrapping_add(step));
             let key = (peer, id);
-            if id.0 != 0 && !self.live.contains(&key) && !self.resting.contains(key) {
+            if id.0 == 0 || self.live.contains(&key) || self.resting.contains(key) {
+                continue;
+            }
+            if at.is_none_or(|worker| usize::from(self.owners.owner(id).0) == worker) {
+                self.cursor = id.0;
                 return Some(id);
             }
+            elsewhere = elsewhere.or(Some(id));
         }
-        self.resting.longest(peer)
+        elsewhere.or_else(|| self.resting.longest(peer))
     }
 }
 
@@ -248,6 +288,8 @@ impl Resting {
 
 #[cfg(test)]
 mod tests {
+    use turnpike_dataplane::netdev::Rss;
+
     use super::*;
 
     const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
@@ -292,6 +334,62 @@ mod tests {
             .map(|_| owners.owner(calls.lease(LOCAL, PEER, START).unwrap().id).0)
             .collect();
         assert_eq!(dealt, [0, 1, 2, 0, 1, 2]);
+    }
+
+    /// A device that spreads packets over as many queues as there are workers.
+    fn landing(workers: u32) -> Landing {
+        let key = (1..=40_u8).map(|octet| octet.wrapping_mul(0x9d)).collect();
+        let table = (0..128).map(|entry| entry % workers).collect();
+        Landing::new(Rss::new(table, key).unwrap(), workers).unwrap()
+    }
+
+    #[test]
+    fn a_call_belongs_to_whom_its_packets_arrive_at() {
+        let owners = Owners::round_robin(2);
+        let landing = landing(2);
+        let mut calls = calls(2, 10_000, 77).placed_by(Some(landing.clone()));
+        let mut seen = [0; 2];
+        for last in 0..200 {
+            let peer = Ipv4Addr::new(10, 7, 1, last);
+            let call = calls.lease(LOCAL, peer, START).unwrap();
+            assert_eq!(owners.owner(call.id), landing.worker(peer, LOCAL), "{peer}");
+            seen[usize::from(owners.owner(call.id).0)] += 1;
+        }
+        assert!(seen.iter().all(|&calls| calls > 50), "{seen:?}");
+    }
+
+    #[test]
+    fn no_worker_gets_much_more_than_its_part() {
+        let mut calls = calls(2, 70_000, 77).placed_by(Some(landing(2)));
+        // A NAT: all from one address.
+        let mut own = [0_usize; 2];
+        let mut all = Vec::new();
+        for _ in 0..60_000 {
+            let call = calls.lease(LOCAL, PEER, START).unwrap();
+            own[usize::from(calls.owner(call).0)] += 1;
+            all.push(call);
+        }
+        let (most, least) = (own[0].max(own[1]), own[0].min(own[1]));
+        assert!(most > least, "one is asked first: {own:?}");
+        assert!(most <= 30_000 + 7_500 + AHEAD + 1, "{own:?}");
+        // What ends is counted, too.
+        for call in all {
+            calls.free(call, START);
+        }
+        assert_eq!(calls.busy, [0, 0]);
+    }
+
+    #[test]
+    fn shared_ids_are_of_whom_packets_arrive_at() {
+        let landing = landing(2);
+        let mut calls = calls(2, 70_000, 77);
+        fill(&mut calls, PEER);
+        calls = calls.placed_by(Some(landing.clone()));
+        for last in 0..100 {
+            let peer = Ipv4Addr::new(10, 7, 1, last);
+            let call = calls.lease(LOCAL, peer, START).unwrap();
+            assert_eq!(calls.owner(call), landing.worker(peer, LOCAL), "{peer}");
+        }
     }
 
     #[test]

@@ -239,7 +239,8 @@ impl Running {
             config.limits.calls,
             u16::from_ne_bytes(start),
             config.access.source_check,
-        );
+        )
+        .placed_by(lock(&ports).landing());
         let netlink = || system("cannot ask Linux for routes and neighbours (netlink)");
         let shared = Arc::new(Shared {
             settings: settings(config, &lock(&ports)),

@@ -5,6 +5,7 @@
 
 mod address;
 mod link;
+mod rss;
 mod rule;
 
 use std::io;
@@ -21,6 +22,7 @@ pub use self::address::Route;
 pub use self::link::{
     Link, MAX_NAME, Offloads, Queues, Statistics, Veth, XdpAttached, set_offloads,
 };
+pub use self::rss::Rss;
 pub use self::rule::SourceRule;
 
 /// A request that Linux refused, and why.

@@ -6,6 +6,7 @@
 
 mod hints;
 mod host;
+mod landing;
 pub mod raw;
 mod report;
 
@@ -17,6 +18,7 @@ use turnpike_protocol::wire::ethernet::MacAddr;
 
 use self::host::HostPort;
 pub use self::host::{MAX_HOST_NAME, NEXT_HOP, NEXT_HOP6, peer_name};
+pub use self::landing::Landing;
 pub use self::report::{DeviceReport, PortMode, SocketReport};
 use crate::api::{Port, PortInfo, WorkerId};
 use crate::netdev::{self, Link, Netlink};
@@ -139,6 +141,7 @@ pub struct Ports {
     // Dropped in this order: first nothing is redirected any more, then the veth pair goes.
     program: Program,
     sockets: Vec<(WorkerId, SocketHandle)>,
+    workers: u32,
     host: HostPort,
     netlink: Netlink,
     opened: [Option<Opened>; Port::ALL.len()],
@@ -253,6 +256,7 @@ impl Ports {
         let mut ports = Self {
             program,
             sockets,
+            workers,
             host,
             netlink,
             opened,

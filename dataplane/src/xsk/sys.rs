@@ -344,6 +344,11 @@ const SIOCETHTOOL: u32 = 0x8946;
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_SFLAGS: u32 = 0x26;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
+const ETHTOOL_GRSSH: u32 = 0x46;
+const ETH_RSS_HASH_TOP: u8 = 1;
+
+/// Words for an indirection table and a key: the largest table known has 4,096 entries (ENA has 128, ice 2,048).
+const RSS_ROOM: usize = 4096 + 64;
 const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 const ETH_FLAG_LRO: u32 = 1 << 15;
 
@@ -383,6 +388,22 @@ struct EthtoolChannels {
     combined: u32,
 }
 
+/// `struct ethtool_rxfh`, with room behind it for a table and a key.
+#[repr(C)]
+struct EthtoolRss {
+    command: u32,
+    context: u32,
+    /// Entries of the table, 32 bits each.
+    table_len: u32,
+    /// Octets of the key, which follows the table.
+    key_len: u32,
+    function: u8,
+    transformation: u8,
+    reserved: [u8; 2],
+    reserved_too: u32,
+    room: [u32; RSS_ROOM],
+}
+
 /// A structure that begins with an ethtool command and is what that command reads and writes.
 ///
 /// # Safety
@@ -392,6 +413,9 @@ unsafe trait Ethtool {}
 unsafe impl Ethtool for EthtoolValue {}
 // SAFETY: `struct ethtool_channels` of linux/ethtool.h.
 unsafe impl Ethtool for EthtoolChannels {}
+// SAFETY: `struct ethtool_rxfh` of linux/ethtool.h. The kernel writes as much behind it as it was told there is room for,
+// which is only told by `rss`, and not more than there is.
+unsafe impl Ethtool for EthtoolRss {}
 
 fn ethtool<T: Ethtool>(device: &str, value: &mut T) -> io::Result<()> {
     // SAFETY: plain numbers.
@@ -447,4 +471,33 @@ pub(crate) fn channels(device: &str) -> Option<(u32, u32)> {
     ethtool(device, &mut value).ok()?;
     let (receive, transmit) = (value.rx + value.combined, value.tx + value.combined);
     (receive > 0 && transmit > 0).then_some((receive, transmit))
+}
+
+/// The indirection table and the key by which a device spreads what it receives; `None` when the driver does not tell, when
+/// they are larger than any known, or when the function is not Toeplitz's of the packet as it is.
+pub(crate) fn rss(device: &str) -> Option<(Vec<u32>, Vec<u8>)> {
+    let mut value = Box::new(EthtoolRss {
+        command: ETHTOOL_GRSSH,
+        context: 0,
+        table_len: 0,
+        key_len: 0,
+        function: 0,
+        transformation: 0,
+        reserved: [0; 2],
+        reserved_too: 0,
+        room: [0; RSS_ROOM],
+    });
+    // First how long they are; with these lengths the second answer brings them.
+    ethtool(device, &mut *value).ok()?;
+    let (table_len, key_len) = (value.table_len as usize, value.key_len as usize);
+    if table_len.checked_add(key_len.div_ceil(4))? > RSS_ROOM {
+        return None;
+    }
+    ethtool(device, &mut *value).ok()?;
+    if value.function != ETH_RSS_HASH_TOP || value.transformation != 0 {
+        return None;
+    }
+    let (table, key) = value.room.split_at(table_len);
+    let key = key.iter().flat_map(|word| word.to_ne_bytes());
+    Some((table.to_vec(), key.take(key_len).collect()))
 }
