@@ -4,6 +4,7 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use core::time::Duration;
 use std::io;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{SockFilter, SockRef};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -15,6 +16,24 @@ pub(crate) enum Heard {
     Octets(Vec<u8>),
     /// It was closed or broke; nothing follows.
     Gone,
+}
+
+/// Lets this process have so many connections, and what else it opens. Says so when the system does not allow it: a dial
+/// fails then.
+pub(crate) fn allow(connections: u32) {
+    let wanted = u64::from(connections) + 64;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return;
+    }
+    let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let raised = Rlimit {
+        current: Some(current),
+        maximum: limit.maximum,
+    };
+    if setrlimit(Resource::Nofile, raised).is_err() || current < wanted {
+        tracing::warn!("only {current} files may be open, and {wanted} are wanted: ulimit -n");
+    }
 }
 
 /// Connects, from an address or from Linux' choice.

@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use turnpike_dataplane::api::{
-    CallCounters, CallRef, Captured, Command, Datagram, Event, MAX_DATAGRAM, Owners,
+    CallCounters, CallRef, Captured, Command, Datagram, Event, FrameBytes, MAX_DATAGRAM, Owners,
 };
 use turnpike_dataplane::counters::Counters;
 use turnpike_dataplane::rings::{ControlEnd, Full};
@@ -36,14 +36,47 @@ const QUERY_TIME: Duration = Duration::from_millis(500);
 /// per command.
 #[derive(Clone)]
 pub struct Inbox {
-    events: mpsc::UnboundedSender<Event>,
+    events: mpsc::UnboundedSender<Letter>,
     frames: Arc<AtomicUsize>,
 }
 
 /// The tunnel's end of an [`Inbox`].
 pub struct Mail {
-    events: mpsc::UnboundedReceiver<Event>,
+    events: mpsc::UnboundedReceiver<Letter>,
     frames: Arc<AtomicUsize>,
+}
+
+/// An event as it waits for its tunnel: as large as what it holds. Every tunnel has room for some of these, and an event
+/// would hold the longest frame there is.
+enum Letter {
+    Frame(CallRef, Box<[u8]>),
+    Inner(CallRef, Box<[u8]>),
+    Other(Box<Event>),
+}
+
+impl Letter {
+    fn new(event: Event) -> Self {
+        match event {
+            Event::Frame { call, frame } => Self::Frame(call, frame[..].into()),
+            Event::Inner { call, packet } => Self::Inner(call, packet[..].into()),
+            other => Self::Other(Box::new(other)),
+        }
+    }
+
+    /// `None` never comes of an event.
+    fn open(self) -> Option<Event> {
+        Some(match self {
+            Self::Frame(call, frame) => Event::Frame {
+                call,
+                frame: FrameBytes::new(&frame)?,
+            },
+            Self::Inner(call, packet) => Event::Inner {
+                call,
+                packet: FrameBytes::new(&packet)?,
+            },
+            Self::Other(event) => *event,
+        })
+    }
 }
 
 impl Inbox {
@@ -73,7 +106,7 @@ impl Inbox {
             self.frames.fetch_add(1, Ordering::Relaxed);
         }
         // A tunnel that is gone has given its calls back: nobody waits for this.
-        let _ = self.events.send(event);
+        let _ = self.events.send(Letter::new(event));
         true
     }
 }
@@ -81,14 +114,14 @@ impl Inbox {
 impl Mail {
     /// The next event; `None` when every [`Inbox`] is gone.
     pub async fn next(&mut self) -> Option<Event> {
-        let event = self.events.recv().await;
+        let event = self.events.recv().await?.open();
         self.taken(event.as_ref());
         event
     }
 
     /// The next event if there is one now.
     pub fn try_next(&mut self) -> Option<Event> {
-        let event = self.events.try_recv().ok();
+        let event = self.events.try_recv().ok()?.open();
         self.taken(event.as_ref());
         event
     }
@@ -230,18 +263,25 @@ impl Switchboard {
     /// # Errors
     /// [`Stopped`].
     pub async fn send(&self, command: Command) -> Result<(), Stopped> {
+        self.send_boxed(Box::new(command)).await
+    }
+
+    /// The same with a command that a task holds on to: it would have room for the longest of them otherwise.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn send_boxed(&self, command: Box<Command>) -> Result<(), Stopped> {
         let Some(call) = command.call() else {
             return self.broadcast(&command).await;
         };
         // What follows the opening of a call goes to the client by TCP, which no ring holds back: its first frame may
         // come a fraction of a millisecond later.
-        let (queued, receipt) = if matches!(command, Command::Open { .. }) {
+        let (queued, receipt) = if matches!(*command, Command::Open { .. }) {
             let (queued, receipt) = oneshot::channel();
             (Some(queued), Some(receipt))
         } else {
             (None, None)
         };
-        let command = Box::new(command);
         self.order(call.id, Order::Command { command, queued })
             .await?;
         match receipt {
@@ -310,12 +350,12 @@ impl Switchboard {
     async fn broadcast(&self, command: &Command) -> Result<(), Stopped> {
         let mut receipts = Vec::with_capacity(self.lines.len());
         for line in self.lines.iter() {
-            let Some(command) = copy(command) else {
+            let Some(command) = copy(command).map(Box::new) else {
                 continue;
             };
             let (queued, receipt) = oneshot::channel();
             let order = Order::Command {
-                command: Box::new(command),
+                command,
                 queued: Some(queued),
             };
             line.send(order).await.map_err(|_| Stopped)?;

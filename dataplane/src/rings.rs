@@ -32,7 +32,7 @@ impl Default for RingSizes {
     fn default() -> Self {
         Self {
             commands: 1024,
-            events: 1024,
+            events: 4096,
             datagrams: 64,
             captured: 1024,
             handoff: 512,

@@ -350,7 +350,7 @@ impl Concentrator {
             }
             Action::Place { peer_id } => self.place(at, peer_id),
             Action::Data(command) => {
-                self.node.tell(command).expect("room for a command");
+                self.node.tell(*command).expect("room for a command");
                 self.told += 1;
                 if self.told.is_multiple_of(MOST_COMMANDS) {
                     self.node.work(self.now);

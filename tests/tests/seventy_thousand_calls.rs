@@ -254,20 +254,22 @@ impl World {
                     .tunnel
                     .placed(peer_id, Ok(placement), self.now);
             }
-            Action::Data(Command::Route { prefix, call }) => {
-                for node in 0..WORKERS {
-                    self.tell(node, Command::Route { prefix, call });
+            Action::Data(command) => match *command {
+                Command::Route { prefix, call } => {
+                    for node in 0..WORKERS {
+                        self.tell(node, Command::Route { prefix, call });
+                    }
                 }
-            }
-            Action::Data(Command::Unroute { prefix }) => {
-                for node in 0..WORKERS {
-                    self.tell(node, Command::Unroute { prefix });
+                Command::Unroute { prefix } => {
+                    for node in 0..WORKERS {
+                        self.tell(node, Command::Unroute { prefix });
+                    }
                 }
-            }
-            Action::Data(command) => {
-                let owner = self.owners.owner(command.call().unwrap().id);
-                self.tell(usize::from(owner.0), command);
-            }
+                command => {
+                    let owner = self.owners.owner(command.call().unwrap().id);
+                    self.tell(usize::from(owner.0), command);
+                }
+            },
             Action::Authenticate {
                 call, credentials, ..
             } => {

@@ -20,7 +20,7 @@ use super::{Flow, raw};
 use crate::subscriber::{Action, Subscriber, SubscriberConfig};
 use crate::tcp::{self, Heard};
 
-/// From a task to the loop, with the number of the call.
+/// From a task to the loop, with the number of the line.
 pub(super) enum Message {
     Connected(usize, io::Result<TcpStream>),
     Heard(usize, Heard),
@@ -39,12 +39,16 @@ enum Stage {
 
 struct Call {
     stage: Stage,
+    address: Ipv4Addr,
+    mtu: u16,
+}
+
+/// A control connection, with the calls that follow each other from its number times as many on.
+struct Line {
     subscriber: Option<Subscriber>,
     writer: Option<tcp::Writer>,
     deadline: Option<Time>,
-    address: Ipv4Addr,
-    mtu: u16,
-    /// Nothing is left of it, nor of its connection.
+    /// Nothing is left of it, nor of its calls.
     gone: bool,
 }
 
@@ -60,6 +64,7 @@ pub(super) struct Calls<'a> {
     /// Commands that found the ring full, in order.
     waiting: VecDeque<Command>,
     calls: Vec<Call>,
+    lines: Vec<Line>,
     deadlines: BTreeSet<(Time, usize)>,
     messages: UnboundedSender<Message>,
     /// Why calls did not come up, or did not stay.
@@ -70,7 +75,7 @@ pub(super) struct Calls<'a> {
     pub(super) lost: u64,
     /// Times that data stopped in a call that was up.
     pub(super) held: u64,
-    /// Calls that are being set up, and calls of which nothing is left.
+    /// Calls that are being set up, and lines of which nothing is left.
     setting: usize,
     gone: usize,
     hanging_up: bool,
@@ -96,6 +101,7 @@ impl<'a> Calls<'a> {
             control,
             waiting: VecDeque::new(),
             calls: Vec::new(),
+            lines: Vec::new(),
             deadlines: BTreeSet::new(),
             messages,
             failures: BTreeMap::new(),
@@ -142,18 +148,35 @@ impl<'a> Calls<'a> {
         }
     }
 
+    /// The calls of a line.
+    fn calls_of(&self, line: usize) -> core::ops::Range<usize> {
+        let each = usize::from(self.options.calls_per_connection);
+        line * each..((line + 1) * each).min(self.calls.len())
+    }
+
+    /// Whether no call of a line is left.
+    fn is_silent(&self, line: usize) -> bool {
+        let calls = &self.calls[self.calls_of(line)];
+        calls.iter().all(|call| call.stage == Stage::Over)
+    }
+
     fn begin(&mut self) {
-        let number = self.calls.len();
-        self.calls.push(Call {
-            stage: Stage::Setting,
+        let number = self.lines.len();
+        self.lines.push(Line {
             subscriber: None,
             writer: None,
             deadline: None,
-            address: Ipv4Addr::UNSPECIFIED,
-            mtu: 0,
             gone: false,
         });
-        self.setting += 1;
+        let first = self.calls.len();
+        let calls = usize::from(self.options.calls) - first;
+        let calls = calls.min(self.options.calls_per_connection.into());
+        self.calls.resize_with(first + calls, || Call {
+            stage: Stage::Setting,
+            address: Ipv4Addr::UNSPECIFIED,
+            mtu: 0,
+        });
+        self.setting += calls;
         let from = match self.options.from.as_slice() {
             [] => None,
             from => Some(from[number % from.len()]),
@@ -179,7 +202,7 @@ impl<'a> Calls<'a> {
 
     /// Every call is over, and every connection.
     pub(super) fn is_over(&self) -> bool {
-        self.gone == self.calls.len()
+        self.gone == self.lines.len()
     }
 
     /// Inner addresses of the calls that are up.
@@ -198,17 +221,19 @@ impl<'a> Calls<'a> {
         let now = self.now();
         let number = match message {
             // Nobody waits for it any more.
-            Message::Connected(number, Ok(_)) if self.calls[number].gone => number,
+            Message::Connected(number, Ok(_)) if self.lines[number].gone => number,
             Message::Connected(number, Ok(stream)) => {
                 self.connected(number, stream, now)?;
                 number
             }
             Message::Connected(number, Err(error)) => {
-                self.over(number, &format!("cannot connect: {error}"));
+                for call in self.calls_of(number) {
+                    self.over(call, &format!("cannot connect: {error}"));
+                }
                 number
             }
             Message::Heard(number, Heard::Octets(octets)) => {
-                let subscriber = self.calls[number].subscriber.as_mut();
+                let subscriber = self.lines[number].subscriber.as_mut();
                 if subscriber.is_some_and(|subscriber| subscriber.receive(&octets, now).is_err()) {
                     self.cut(number, now);
                 }
@@ -225,9 +250,9 @@ impl<'a> Calls<'a> {
 
     /// The control connection is gone.
     fn cut(&mut self, number: usize, now: Time) {
-        let call = &mut self.calls[number];
-        call.writer = None;
-        if let Some(subscriber) = &mut call.subscriber
+        let line = &mut self.lines[number];
+        line.writer = None;
+        if let Some(subscriber) = &mut line.subscriber
             && !subscriber.is_finished()
         {
             subscriber.connection_lost(now);
@@ -269,14 +294,17 @@ impl<'a> Calls<'a> {
             server: self.server,
             via,
         };
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
-        // There are no more calls than ids.
-        let id = CallId(number as u16);
-        let subscriber = Subscriber::new(config, [(id, seed)], now);
-        let call = &mut self.calls[number];
-        call.subscriber = Some(subscriber);
-        call.writer = Some(writer);
+        let calls = self.calls_of(number).map(|call| {
+            let mut seed = [0; 32];
+            getrandom::fill(&mut seed)
+                .map_err(|error| anyhow::anyhow!("no randomness: {error}"))?;
+            // There are no more calls than ids.
+            Ok((CallId(call as u16), seed))
+        });
+        let calls = calls.collect::<anyhow::Result<Vec<_>>>()?;
+        let line = &mut self.lines[number];
+        line.subscriber = Some(Subscriber::new(config, calls, now));
+        line.writer = Some(writer);
         Ok(())
     }
 
@@ -329,12 +357,12 @@ impl<'a> Calls<'a> {
         else {
             return;
         };
-        let number = usize::from(call.id.0);
+        let number = usize::from(call.id.0 / self.options.calls_per_connection);
         let now = self.now();
         if let Some(subscriber) = self
-            .calls
+            .lines
             .get_mut(number)
-            .and_then(|call| call.subscriber.as_mut())
+            .and_then(|line| line.subscriber.as_mut())
         {
             subscriber.event(event, now);
             self.pump(number);
@@ -353,27 +381,28 @@ impl<'a> Calls<'a> {
             && due <= now
         {
             self.deadlines.pop_first();
-            let call = &mut self.calls[number];
-            call.deadline = None;
-            if let Some(subscriber) = &mut call.subscriber {
+            let line = &mut self.lines[number];
+            line.deadline = None;
+            if let Some(subscriber) = &mut line.subscriber {
                 subscriber.handle_timeout(now);
             }
             self.pump(number);
         }
     }
 
-    /// Does what a call wants done, and notes its next deadline.
+    /// Does what the calls of a line want done, and notes the next deadline.
     fn pump(&mut self, number: usize) {
-        while let Some(action) = self.calls[number]
+        while let Some(action) = self.lines[number]
             .subscriber
             .as_mut()
             .and_then(Subscriber::poll)
         {
             self.act(number, action);
         }
-        let call = &mut self.calls[number];
-        let deadline = call.subscriber.as_ref().and_then(Subscriber::deadline);
-        let before = core::mem::replace(&mut call.deadline, deadline);
+        let silent = self.is_silent(number);
+        let line = &mut self.lines[number];
+        let deadline = line.subscriber.as_ref().and_then(Subscriber::deadline);
+        let before = core::mem::replace(&mut line.deadline, deadline);
         if before != deadline {
             if let Some(before) = before {
                 self.deadlines.remove(&(before, number));
@@ -382,23 +411,23 @@ impl<'a> Calls<'a> {
                 self.deadlines.insert((deadline, number));
             }
         }
-        let finished = call.subscriber.as_ref().is_none_or(Subscriber::is_finished);
-        if finished && call.stage == Stage::Over && !call.gone {
-            call.gone = true;
+        let finished = line.subscriber.as_ref().is_none_or(Subscriber::is_finished);
+        if finished && silent && !line.gone {
+            line.gone = true;
             self.gone += 1;
         }
     }
 
     fn act(&mut self, number: usize, action: Action) {
-        let call = &mut self.calls[number];
         match action {
             Action::Tcp(octets) => {
-                if let Some(writer) = &call.writer {
+                if let Some(writer) = &self.lines[number].writer {
                     writer.send(octets);
                 }
             }
             Action::Command(command) => self.command(command),
-            Action::Up { terms, .. } => {
+            Action::Up { id, terms, .. } => {
+                let call = &mut self.calls[usize::from(id.0)];
                 if call.stage == Stage::Setting {
                     call.stage = Stage::Up;
                     self.setting -= 1;
@@ -407,19 +436,22 @@ impl<'a> Calls<'a> {
                 call.address = terms.address;
                 call.mtu = terms.mtu;
             }
-            Action::Held { .. } => {
-                self.held += u64::from(!self.hanging_up && call.stage == Stage::Up)
+            Action::Held { id } => {
+                let was_up = self.calls[usize::from(id.0)].stage == Stage::Up;
+                self.held += u64::from(!self.hanging_up && was_up);
             }
             Action::Started(_) | Action::Up6 { .. } => {}
-            Action::Ended { cause, .. } => {
+            Action::Ended { id, cause, .. } => {
                 let now = self.now();
-                self.over(number, &cause.kind());
-                if let Some(subscriber) = &mut self.calls[number].subscriber {
+                self.over(id.0.into(), &cause.kind());
+                if self.is_silent(number)
+                    && let Some(subscriber) = &mut self.lines[number].subscriber
+                {
                     subscriber.hang_up(now);
                 }
             }
             // The writer sends what is left and closes.
-            Action::Finished(_) => call.writer = None,
+            Action::Finished(_) => self.lines[number].writer = None,
         }
     }
 
@@ -445,10 +477,14 @@ impl<'a> Calls<'a> {
             return false;
         }
         let now = self.now();
-        for number in 0..self.calls.len() {
-            match &mut self.calls[number].subscriber {
+        for number in 0..self.lines.len() {
+            match &mut self.lines[number].subscriber {
                 Some(subscriber) => subscriber.hang_up(now),
-                None => self.over(number, "hung up before it was connected"),
+                None => {
+                    for call in self.calls_of(number) {
+                        self.over(call, "hung up before it was connected");
+                    }
+                }
             }
             self.pump(number);
         }

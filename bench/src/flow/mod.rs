@@ -89,9 +89,12 @@ pub struct Flow {
     /// File whose first line is the password
     #[arg(long, conflicts_with = "password")]
     pub password_file: Option<std::path::PathBuf>,
-    /// How many calls, each with a control connection of its own
+    /// How many calls
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=60_000))]
     pub calls: u16,
+    /// How many of them share a control connection, and a user. Each connection takes a file descriptor on both sides
+    #[arg(long, value_name = "CALLS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub calls_per_connection: u16,
     /// Calls begun per second
     #[arg(long, default_value_t = 200.0, value_parser = positive)]
     pub setup_rate: f64,
@@ -195,7 +198,7 @@ impl Flow {
         }
     }
 
-    /// The name of the user of a call.
+    /// The name of the user of a control connection.
     fn user_of(&self, number: usize) -> String {
         let number = number as u64 % u64::from(self.users);
         self.user.replace("{}", &number.to_string())

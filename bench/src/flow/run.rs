@@ -31,6 +31,7 @@ use super::side::{Half, Side};
 use super::trials::{Step, Trials};
 use crate::dial::{FaultReport, Outcome, WorkerReport, password};
 use crate::faults::{Books, Faulty};
+use crate::tcp;
 use crate::wake::watch;
 
 /// How long everything may take to end after it was asked to.
@@ -63,6 +64,7 @@ pub(super) async fn run(options: &Flow, server: Ipv4Addr) -> anyhow::Result<Outc
     let (halves, mut halves_inbox) = unbounded_channel();
     let (messages, mut inbox) = unbounded_channel();
     let origin = Instant::now();
+    tcp::allow(options.calls.div_ceil(options.calls_per_connection).into());
     let ends = start(options, server, origin, halves)?;
     let control_wake = watch(ends.control.wake.clone())?;
     let secret = password(

@@ -17,6 +17,7 @@ use crate::dial::Outcome;
 use crate::fleet::{Fleet, Leave, News, Roster, until};
 use crate::monkey::{Dice, Kind};
 use crate::report::Origin;
+use crate::tcp;
 
 /// How long everybody may take to end after having been asked to.
 const HANG_UP_LIMIT: Duration = Duration::from_secs(17);
@@ -153,6 +154,7 @@ pub(super) async fn run(
 impl<'a> Keeper<'a> {
     fn new(plan: &'a Plan<'a>, server: SocketAddrV4) -> anyhow::Result<Self> {
         let (dialling, keeping) = (plan.dialling, plan.keeping);
+        tcp::allow(keeping.calls);
         let mut keeper = Self {
             plan,
             roster: Roster::new(dialling)?,

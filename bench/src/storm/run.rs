@@ -13,6 +13,7 @@ use crate::dial::Outcome;
 use crate::fleet::{Fleet, News, Roster, until};
 use crate::report::sheet::Sheet;
 use crate::report::{Origin, Page};
+use crate::tcp;
 
 /// How long everybody may take to end after having been asked to.
 const HANG_UP_LIMIT: Duration = Duration::from_secs(12);
@@ -94,6 +95,13 @@ impl<'a> Front<'a> {
             progress.set_style(style);
         }
         let dialling = &options.dialling;
+        // Those who end are there for a while beside those who begin.
+        let at_once = if options.keep {
+            options.calls
+        } else {
+            options.calls.min(2 * options.outstanding)
+        };
+        tcp::allow(at_once);
         Ok(Self {
             options,
             roster: Roster::new(dialling)?,

@@ -259,7 +259,6 @@ impl Driver {
         let mut stopping = self.shared.stopping.clone();
         let mut following = true;
         let mut told = false;
-        let mut buffer = [0; 2048];
         loop {
             self.act().await;
             if self.tunnel.is_finished() && self.stream.is_none() {
@@ -306,7 +305,7 @@ impl Driver {
                 }
                 ready = ready(&self.stream, !self.unsent.is_empty()) => {
                     match ready {
-                        Ok(Ready::Read) => self.read(&mut buffer),
+                        Ok(Ready::Read) => self.read(),
                         Ok(Ready::Write) => self.flush(),
                         Err(error) => self.lost(&error),
                     }
@@ -315,9 +314,11 @@ impl Driver {
         }
     }
 
-    fn read(&mut self, buffer: &mut [u8]) {
+    fn read(&mut self) {
         let Some(stream) = &self.stream else { return };
-        match stream.try_read(buffer) {
+        // Not the task's: there are as many of these as there are connections.
+        let mut buffer = [0; 2048];
+        match stream.try_read(&mut buffer) {
             Ok(0) => {
                 self.stream = None;
                 self.tunnel.hung_up(self.shared.clock.now());
@@ -378,14 +379,14 @@ impl Driver {
                 Action::Data(command) => {
                     // Before the worker knows the call, so that none of its events finds no inbox. Not earlier: only
                     // what was opened is closed, and only closing takes an inbox away.
-                    if let Command::Open { call, .. } = &command {
+                    if let Command::Open { call, .. } = &*command {
                         let _ = self
                             .shared
                             .switchboard
                             .register(*call, self.inbox.clone())
                             .await;
                     }
-                    if self.shared.switchboard.send(command).await.is_err() {
+                    if self.shared.switchboard.send_boxed(command).await.is_err() {
                         debug!("a command found no worker");
                     }
                 }

@@ -14,10 +14,6 @@ use crate::dhcp6;
 use crate::inform;
 
 /// One thing to do. Actions are done in the order in which they come: the order is the correctness argument.
-#[allow(
-    clippy::large_enum_variant,
-    reason = "a few live at a time, and a command holds its frame inline all the way to the ring"
-)]
 pub enum Action {
     /// Send these octets on the control connection.
     Tcp(Vec<u8>),
@@ -28,8 +24,9 @@ pub enum Action {
         peer_id: CallId,
     },
     /// Tell the workers. [`Command::Route`], [`Command::Unroute`] and those of IPv6 go to every worker, all others to
-    /// the owner of the call.
-    Data(Command),
+    /// the owner of the call. Boxed: there is a queue of actions for each control connection, and a command holds its frame
+    /// inline.
+    Data(Box<Command>),
     /// Judge a login; answer with [`Tunnel::verdict`](super::Tunnel::verdict).
     Authenticate {
         /// The call.
@@ -68,6 +65,13 @@ pub enum Action {
     Ended(Ended),
     /// Close the control connection once everything before has been sent.
     Close,
+}
+
+impl Action {
+    /// [`Action::Data`].
+    pub(super) fn data(command: Command) -> Self {
+        Self::Data(Box::new(command))
+    }
 }
 
 /// The end of a call.

@@ -133,7 +133,7 @@ impl Call {
         actions: &mut VecDeque<Action>,
     ) {
         let Placement { call, via, seed } = placement;
-        actions.push_back(Action::Data(Command::Open {
+        actions.push_back(Action::data(Command::Open {
             call,
             peer_id: self.peer_id,
             via,
@@ -210,7 +210,7 @@ impl Call {
             && let Some(frame) = FrameBytes::new(&frame)
         {
             let call = live.call;
-            actions.push_back(Action::Data(Command::Send { call, frame }));
+            actions.push_back(Action::data(Command::Send { call, frame }));
         }
     }
 
@@ -233,7 +233,7 @@ impl Call {
         }));
         // An answer is no longer than the call's MTU, so it fits.
         if let Some(packet) = answer.ok().and_then(|answer| FrameBytes::new(&answer)) {
-            actions.push_back(Action::Data(Command::SendInner { call, packet }));
+            actions.push_back(Action::data(Command::SendInner { call, packet }));
         }
     }
 
@@ -335,7 +335,7 @@ impl Call {
         {
             live.via = via;
             let call = live.call;
-            actions.push_back(Action::Data(Command::Via { call, via }));
+            actions.push_back(Action::data(Command::Via { call, via }));
         }
     }
 
@@ -383,9 +383,9 @@ impl Call {
                         // On a busy path echoes may be the first to be lost. Whether anything else has come since the
                         // last one is known to the worker.
                         if is_echo_request(&frame) {
-                            actions.push_back(Action::Data(Command::Query { call }));
+                            actions.push_back(Action::data(Command::Query { call }));
                         }
-                        actions.push_back(Action::Data(Command::Send { call, frame }));
+                        actions.push_back(Action::data(Command::Send { call, frame }));
                     }
                 }
                 ppp::Action::Load {
@@ -393,7 +393,7 @@ impl Call {
                     identifier,
                     key,
                     mode,
-                } => actions.push_back(Action::Data(Command::Secure {
+                } => actions.push_back(Action::data(Command::Secure {
                     call,
                     direction,
                     identifier,
@@ -413,7 +413,7 @@ impl Call {
                     // in use by this very call.
                     if let Some(route) = live.route.take() {
                         let prefix = Ipv4Net::from(route);
-                        actions.push_back(Action::Data(Command::Unroute { prefix }));
+                        actions.push_back(Action::data(Command::Unroute { prefix }));
                     }
                     if let Some(address) = live.address.take() {
                         actions.push_back(Action::Release(address));
@@ -436,7 +436,7 @@ impl Call {
                     None => live.link.chosen(false, now),
                 },
                 ppp::Action::Up(terms) => live.up(&terms, now, actions),
-                ppp::Action::Hold => actions.push_back(Action::Data(Command::Hold { call })),
+                ppp::Action::Hold => actions.push_back(Action::data(Command::Hold { call })),
                 ppp::Action::Up6(terms) => {
                     if let Some(ipv6) = &mut live.ipv6 {
                         ipv6.up(call, &terms, now, actions);
@@ -477,7 +477,7 @@ impl Call {
         };
         let cause = live.final_cause(cause);
         if let Some(address) = live.route.take() {
-            actions.push_back(Action::Data(Command::Unroute {
+            actions.push_back(Action::data(Command::Unroute {
                 prefix: Ipv4Net::from(address),
             }));
         }
@@ -485,7 +485,7 @@ impl Call {
             ipv6.unroute(actions);
         }
         let call = live.call;
-        actions.push_back(Action::Data(Command::Close { call }));
+        actions.push_back(Action::data(Command::Close { call }));
         let ended = Ended {
             call,
             cause,

@@ -59,10 +59,10 @@ impl Link6 {
         if !self.routed {
             self.routed = true;
             for prefix in self.prefixes() {
-                actions.push_back(Action::Data(Command::Route6 { prefix, call }));
+                actions.push_back(Action::data(Command::Route6 { prefix, call }));
             }
         }
-        actions.push_back(Action::Data(Command::Forward6 {
+        actions.push_back(Action::data(Command::Forward6 {
             call,
             forward: Forward6 {
                 prefixes: [Some(self.grant.prefix), self.grant.delegated],
@@ -110,7 +110,7 @@ impl Link6 {
     /// IPv6 must not flow.
     pub(super) fn hold(&mut self, call: CallRef, actions: &mut VecDeque<Action>) {
         self.router = None;
-        actions.push_back(Action::Data(Command::Hold6 { call }));
+        actions.push_back(Action::data(Command::Hold6 { call }));
     }
 
     /// Nothing leads into the call any more.
@@ -118,7 +118,7 @@ impl Link6 {
         self.router = None;
         if core::mem::take(&mut self.routed) {
             for prefix in self.prefixes() {
-                actions.push_back(Action::Data(Command::Unroute6 { prefix }));
+                actions.push_back(Action::data(Command::Unroute6 { prefix }));
             }
         }
     }
@@ -153,7 +153,7 @@ impl Link6 {
         }));
         // An answer is no longer than the call's MTU, so it fits.
         if let Some(packet) = answer.ok().and_then(|answer| FrameBytes::new(&answer)) {
-            actions.push_back(Action::Data(Command::SendInner { call, packet }));
+            actions.push_back(Action::data(Command::SendInner { call, packet }));
         }
     }
 
@@ -172,7 +172,7 @@ impl Link6 {
         while let Some(packet) = self.router.as_mut().and_then(Router::poll) {
             // Nothing that a router says is longer than the smallest MTU.
             if let Some(packet) = FrameBytes::new(&packet) {
-                actions.push_back(Action::Data(Command::SendInner { call, packet }));
+                actions.push_back(Action::data(Command::SendInner { call, packet }));
             }
         }
     }

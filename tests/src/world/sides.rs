@@ -169,7 +169,7 @@ impl World {
                     .tunnel
                     .placed(peer_id, Ok(placement), self.now);
             }
-            tunnel::Action::Data(command) => self.tell_server(command)?,
+            tunnel::Action::Data(command) => self.tell_server(*command)?,
             tunnel::Action::Authenticate {
                 call,
                 credentials,

@@ -318,7 +318,7 @@ impl Stage {
                 };
                 self.tunnel.placed(peer_id, Ok(placement), self.now);
             }
-            Action::Data(command) => self.tell(command),
+            Action::Data(command) => self.tell(*command),
             Action::Authenticate {
                 call, credentials, ..
             } => {

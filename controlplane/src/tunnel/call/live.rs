@@ -14,11 +14,11 @@ impl Live {
         self.mtu = terms.mtu;
         if self.route != Some(terms.address) {
             if let Some(old) = self.route.replace(terms.address) {
-                actions.push_back(Action::Data(Command::Unroute {
+                actions.push_back(Action::data(Command::Unroute {
                     prefix: Ipv4Net::from(old),
                 }));
             }
-            actions.push_back(Action::Data(Command::Route {
+            actions.push_back(Action::data(Command::Route {
                 prefix: Ipv4Net::from(terms.address),
                 call,
             }));
@@ -27,7 +27,7 @@ impl Live {
             ppp::Encryption::Plain => Encryption::Plain,
             ppp::Encryption::Required => Encryption::Required,
         };
-        actions.push_back(Action::Data(Command::Forward {
+        actions.push_back(Action::data(Command::Forward {
             call,
             forward: Forward {
                 address: terms.address,

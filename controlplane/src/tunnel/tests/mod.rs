@@ -268,7 +268,7 @@ impl World {
             }
             Action::Data(command) => {
                 self.did.push(describe(&command));
-                match command {
+                match *command {
                     Command::Send { frame, .. }
                         if self.lose_failure && describe_frame(&frame) == "CHAP Failure" => {}
                     Command::Send { call, frame } if self.gre => {
