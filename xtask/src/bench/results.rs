@@ -71,7 +71,8 @@ const fn heading(suite: Suite) -> (&'static str, &'static str) {
         Suite::Packets => (
             "Packet path",
             "A worker's turn over 64 packets between two memory devices: no kernel, no network card. Processor time for one packet, \
-             by `cargo bench -p turnpike-bench --bench packet_path`.",
+             by `cargo bench -p turnpike-bench --bench packet_path`. Then what PPP takes for one call's set-up and its password, on the wall's clock, by \
+             `--bench set_up`.",
         ),
         Suite::Storm => (
             "Call set-ups",

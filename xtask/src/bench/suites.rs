@@ -111,13 +111,15 @@ impl Suite {
                 if home.exists() {
                     fs::remove_dir_all(&home)?;
                 }
-                let mut command = cargo_bench(root, "packet_path");
-                command.args(["--noplot"]).env("CRITERION_HOME", &home);
-                if quick {
-                    let words = ["--warm-up-time", "0.1", "--measurement-time", "0.2"];
-                    command.args(words).args(["--sample-size", "10"]);
+                for benchmark in ["packet_path", "set_up"] {
+                    let mut command = cargo_bench(root, benchmark);
+                    command.args(["--noplot"]).env("CRITERION_HOME", &home);
+                    if quick {
+                        let words = ["--warm-up-time", "0.1", "--measurement-time", "0.2"];
+                        command.args(words).args(["--sample-size", "10"]);
+                    }
+                    watch(&command)?;
                 }
-                watch(&command)?;
                 let groups = criterion(&home)?;
                 ensure!(!groups.is_empty(), "criterion left no results");
                 Ok(Value::Array(groups))
