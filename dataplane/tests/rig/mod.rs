@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "all of it is test")]
 
+mod ccp;
 pub mod uplink;
 
 use core::net::{Ipv4Addr, Ipv6Addr};
@@ -20,6 +21,8 @@ use turnpike_protocol::mppe::{Dialect, Mode, StartKey, Strength};
 use turnpike_protocol::wire::ethernet::{self, MacAddr};
 use turnpike_protocol::wire::{gre, ipv4, ipv6};
 use turnpike_protocol::{CallId, Role, Time};
+
+pub use ccp::*;
 
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 77);
@@ -284,11 +287,16 @@ impl Pair {
 
     /// The same with a queue, and with a client whose resets are known.
     pub fn open_assuming(reordering: Reordering, dialect: Option<Dialect>) -> Self {
-        let mut server = End::reordering(Role::Server, reordering);
+        let server = End::reordering(Role::Server, reordering);
         let mut client = End::reordering(Role::Client, reordering);
         if let Some(dialect) = dialect {
             client.worker.assume(dialect);
         }
+        Self::between(server, client)
+    }
+
+    /// The same between these two.
+    pub fn between(mut server: End, mut client: End) -> Self {
         for (end, call, peer_id, mac) in [
             (&mut server, AT_SERVER, AT_CLIENT.id, CLIENT_MAC),
             (&mut client, AT_CLIENT, AT_SERVER.id, SERVER_MAC),
@@ -314,12 +322,16 @@ impl Pair {
     }
 
     pub fn up_reordering(encryption: Encryption, reordering: Reordering) -> Self {
-        let mut pair = Self::open_assuming(reordering, None);
+        Self::open_assuming(reordering, None).carrying(encryption)
+    }
+
+    /// The call carries data now.
+    pub fn carrying(mut self, encryption: Encryption) -> Self {
         if encryption == Encryption::Required {
-            pair.start_keys(1);
+            self.start_keys(1);
         }
-        pair.forward(encryption);
-        pair
+        self.forward(encryption);
+        self
     }
 
     /// The call carries data under stateful keys.
@@ -561,40 +573,4 @@ pub fn gre_of(frame: &[u8]) -> (gre::Packet, Vec<u8>) {
     assert!(!ip.dont_fragment());
     let packet = gre::Packet::parse(ip.payload()).unwrap();
     (packet, ip.payload()[packet.payload_range()].to_vec())
-}
-
-pub fn ccp(code: u8, identifier: u8, data: &[u8]) -> Vec<u8> {
-    let len = (4 + data.len()) as u16;
-    [
-        &[0xff, 0x03, 0x80, 0xfd, code, identifier][..],
-        &len.to_be_bytes(),
-        data,
-    ]
-    .concat()
-}
-
-const STATELESS_128: [u8; 6] = [18, 6, 1, 0, 0, 0x40];
-
-pub fn configure_request(identifier: u8) -> Vec<u8> {
-    ccp(1, identifier, &STATELESS_128)
-}
-
-pub fn configure_ack(identifier: u8) -> Vec<u8> {
-    ccp(2, identifier, &STATELESS_128)
-}
-
-pub fn terminate_request(identifier: u8) -> Vec<u8> {
-    ccp(5, identifier, &[])
-}
-
-pub fn reset_request(identifier: u8, data: &[u8]) -> Vec<u8> {
-    ccp(14, identifier, data)
-}
-
-pub fn code_reject(identifier: u8, rejected: &[u8]) -> Vec<u8> {
-    ccp(7, identifier, rejected)
-}
-
-pub fn reset_ack(identifier: u8) -> Vec<u8> {
-    ccp(15, identifier, &[])
 }
