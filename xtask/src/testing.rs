@@ -20,10 +20,10 @@ and ten seconds of fuzzing for each parser. What a stage wrote lies in target/xt
 need root: without it they run behind sudo. The last line says how many passed and failed.\n\n\
 Examples:\n  \
     cargo xtask test                       all of it\n  \
-    cargo xtask test --full                more seeds, longer fuzzing and longer loss\n  \
+    cargo xtask test --full                more seeds, longer fuzzing, longer loss, thousands of calls\n  \
     cargo xtask test --only linux_client   one stage (repeat for more)")]
 pub struct Args {
-    /// More seeds, longer fuzzing and longer loss
+    /// More seeds, longer fuzzing and longer loss; 20,000 calls held and 2,000 at the monkey's mercy, ten minutes each
     #[arg(long)]
     pub full: bool,
     /// Run only this stage (may be repeated)
@@ -241,6 +241,14 @@ fn environment(command: &mut Command, args: &Args) -> Result<()> {
     } else {
         ("10", "1000", "20")
     };
+    // Where nothing is said, tests are content with little.
+    if args.full {
+        command
+            .env("TURNPIKE_HOLD_CALLS", "20000")
+            .env("TURNPIKE_HOLD_SECONDS", "600")
+            .env("TURNPIKE_MONKEY_CALLS", "2000")
+            .env("TURNPIKE_MONKEY_SECONDS", "600");
+    }
     command
         .env("TURNPIKE_FUZZ_SECONDS", fuzz)
         .env("TURNPIKE_WORLDS", seeds)
