@@ -8,7 +8,6 @@ pub(crate) struct Bucket {
     tokens: u32,
     /// When the last token came in.
     filled: Time,
-    limits: Limits,
 }
 
 /// How much a bucket holds and how fast it fills.
@@ -25,18 +24,18 @@ impl Bucket {
         Self {
             tokens: limits.burst,
             filled: Time::ZERO,
-            limits,
         }
     }
 
-    /// Takes a token, if there is one.
-    pub(crate) fn take(&mut self, now: Time) -> bool {
+    /// Takes a token, if there is one. The limits are those that the bucket was made with: each call has two, which would
+    /// otherwise keep what is the same for all.
+    pub(crate) fn take(&mut self, limits: Limits, now: Time) -> bool {
         let elapsed = now.as_nanos().saturating_sub(self.filled.as_nanos());
-        let new = elapsed / self.limits.interval_ns;
+        let new = elapsed / limits.interval_ns;
         if new > 0 {
-            let room = self.limits.burst - self.tokens;
+            let room = limits.burst - self.tokens;
             self.tokens += u32::try_from(new).unwrap_or(u32::MAX).min(room);
-            self.filled = Time::from_nanos(self.filled.as_nanos() + new * self.limits.interval_ns);
+            self.filled = Time::from_nanos(self.filled.as_nanos() + new * limits.interval_ns);
         }
         let taken = self.tokens > 0;
         self.tokens -= u32::from(taken);
@@ -50,12 +49,16 @@ mod tests {
 
     #[test]
     fn bursts_then_trickles() {
-        let mut bucket = Bucket::new(Limits {
+        const LIMITS: Limits = Limits {
             burst: 3,
             interval_ns: 10,
-        });
-        let take =
-            |bucket: &mut Bucket, at| (0..9).filter(|_| bucket.take(Time::from_nanos(at))).count();
+        };
+        let mut bucket = Bucket::new(LIMITS);
+        let take = |bucket: &mut Bucket, at| {
+            (0..9)
+                .filter(|_| bucket.take(LIMITS, Time::from_nanos(at)))
+                .count()
+        };
         assert_eq!(take(&mut bucket, 5), 3);
         assert_eq!(take(&mut bucket, 9), 0);
         assert_eq!(take(&mut bucket, 10), 1);

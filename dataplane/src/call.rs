@@ -22,7 +22,7 @@ use crate::to_us;
 use crate::xsk::pages;
 
 /// Control frames that one call may send up: a login needs about 20, and echoes come every few seconds.
-const FRAME_LIMITS: Limits = Limits {
+pub(crate) const FRAME_LIMITS: Limits = Limits {
     burst: 128,
     interval_ns: 1_000_000_000 / 32,
 };
@@ -213,6 +213,7 @@ const _: () = {
     assert!(Decryptor::PER_PACKET <= 3 * LINE);
     assert!(offset_of!(Encap, encryptor) < 2 * LINE);
     assert!(offset_of!(Encap, encryptor) + Encryptor::PER_PACKET <= 3 * LINE);
+    assert!(size_of::<Call>() <= 12 * LINE);
 };
 
 /// What packets seldom touch.
@@ -521,6 +522,12 @@ impl Calls {
         for lines in Call::touched(direction, encrypted) {
             pages::fetch(place, lines.start * LINE..lines.end * LINE);
         }
+    }
+
+    /// Octets of memory, but for what is there once.
+    #[cfg(test)]
+    pub(crate) fn octets(&self) -> usize {
+        size_of_val(&*self.slots) + size_of::<u32>() * self.free.capacity() + self.index.octets()
     }
 
     /// Calls that are open.

@@ -12,7 +12,7 @@ use turnpike_protocol::wire::tcp_mss::{self, Clamped};
 use turnpike_protocol::{CallId, Role, Time};
 
 use crate::api::{CallRef, CaptureSide, Direction, Port, SourceCheck, WorkerId};
-use crate::call::{Gate, NO_SLOT};
+use crate::call::{FRAME_LIMITS, Gate, NO_SLOT};
 use crate::ccp::{self, Answer};
 use crate::counters::{Reason, Total};
 use crate::decrypt;
@@ -316,7 +316,7 @@ impl Core {
         now: Time,
     ) -> Result<Verdict, Reason> {
         let call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
-        if !call.cold.bucket.take(now) {
+        if !call.cold.bucket.take(FRAME_LIMITS, now) {
             return Err(Reason::FrameRate);
         }
         if protocol == Protocol::LCP {

@@ -45,6 +45,12 @@ impl NextHops {
         }
     }
 
+    /// Octets of memory.
+    #[cfg(test)]
+    pub(crate) fn octets(&self) -> usize {
+        size_of_val(&*self.entries) + size_of::<u32>() * self.free.capacity() + self.index.octets()
+    }
+
     fn entry(&mut self, key: u64) -> Option<u32> {
         if let Some(at) = self.index.get(key) {
             return Some(at);

@@ -32,7 +32,7 @@ use crate::worker::WorkerConfig;
 /// ICMP errors of one kind that one worker sends: as Linux does in all (`icmp_msgs_per_sec`). Those about packets that
 /// are too big have a bucket of their own, so that nobody's scan of unused addresses keeps others from learning their
 /// path's MTU.
-const ICMP_LIMITS: Limits = Limits {
+pub(crate) const ICMP_LIMITS: Limits = Limits {
     burst: 50,
     interval_ns: 1_000_000,
 };
@@ -163,6 +163,19 @@ impl Core {
             }
             Clue::None => Clue::None,
         };
+    }
+
+    /// Octets of memory that are there for calls.
+    #[cfg(test)]
+    fn octets(&self) -> usize {
+        let parts = [
+            self.calls.octets(),
+            self.routes.octets(),
+            self.hops.octets(),
+            self.acks.octets(),
+            self.reorder.octets(),
+        ];
+        parts.into_iter().sum()
     }
 
     #[inline]
@@ -480,5 +493,42 @@ fn cut_to_inner(frame: &mut Frame, at: usize, len: usize) -> bool {
 pub(crate) fn set_ethertype(bytes: &mut [u8]) {
     if let Some((header, packet)) = bytes.split_at_mut_checked(ethernet::HEADER_LEN) {
         header[12..].copy_from_slice(&Version::of(packet).ethertype().to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use turnpike_protocol::Role;
+    use turnpike_protocol::gre::AckSettings;
+
+    use super::*;
+    use crate::api::{Owners, SourceCheck};
+    use crate::rings::{RingSizes, channel};
+    use crate::worker::Reordering;
+
+    /// Whatever a worker's tables are sized for.
+    #[test]
+    fn an_idle_call_takes_less_than_a_kibibyte() {
+        for calls in [10_000, 65_000, 70_000, 90_000, 131_072] {
+            let config = WorkerConfig {
+                id: WorkerId(0),
+                role: Role::Server,
+                owners: Owners::round_robin(1),
+                source_check: SourceCheck::Strict,
+                calls,
+                routes: calls,
+                routes6: 0,
+                ports: [None; 3],
+                host_peer_mac: MacAddr::default(),
+                server_address: None,
+                server_address6: None,
+                acks: AckSettings::default(),
+                reordering: Reordering::default(),
+            };
+            let (_, end) = channel(&RingSizes::default()).unwrap();
+            let core = Core::new(config, end.events, end.captured, end.counters);
+            let each = core.octets() / calls;
+            assert!(each < 1024, "{each} octets for one of {calls} calls");
+        }
     }
 }

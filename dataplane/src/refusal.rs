@@ -7,7 +7,7 @@ use turnpike_protocol::wire::{icmp, icmpv6, ipv4, ipv6};
 use crate::counters::{Reason, Total};
 use crate::device::{Device, Frame};
 use crate::handoff::Origin;
-use crate::path::{Arrival, Path, set_ethertype};
+use crate::path::{Arrival, ICMP_LIMITS, Path, set_ethertype};
 use crate::version::Version;
 
 /// What the source of a packet is told, in its own protocol.
@@ -64,7 +64,7 @@ impl<D: Device> Path<D> {
         } else {
             &mut self.core.icmp
         };
-        if !bucket.take(now) {
+        if !bucket.take(ICMP_LIMITS, now) {
             self.core.counters.add(Total::IcmpSuppressed, 1);
             return self.device.release(frame);
         }

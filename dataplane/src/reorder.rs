@@ -90,6 +90,12 @@ impl Reorder {
         }
     }
 
+    /// Octets of memory that are there for calls.
+    #[cfg(test)]
+    pub(crate) fn octets(&self) -> usize {
+        self.wheel.octets()
+    }
+
     /// Packets that wait.
     pub(crate) fn len(&self) -> usize {
         self.held.len()

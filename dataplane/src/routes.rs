@@ -104,6 +104,12 @@ impl Routes {
         self.exact.insert(key, at)
     }
 
+    /// Octets of memory for routes to single addresses.
+    #[cfg(test)]
+    pub(crate) fn octets(&self) -> usize {
+        size_of_val(&*self.routes) + size_of::<u32>() * self.free.capacity() + self.exact.octets()
+    }
+
     /// Takes a route back; unknown ones are none.
     pub(crate) fn remove(&mut self, prefix: Ipv4Net) {
         let prefix = prefix.trunc();

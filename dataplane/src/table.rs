@@ -1,7 +1,7 @@
 //! A hash table of fixed size: open addressing, linear probing, removal by shifting back.
 //!
-//! Sized at start for twice the entries it may hold, so probes are short and nothing is ever allocated again; removal
-//! leaves no tombstones, so it does not age.
+//! Sized at start for half as many entries again as it may hold, or up to three times as many, so probes are short and
+//! nothing is ever allocated again; removal leaves no tombstones, so it does not age.
 
 use core::hash::{BuildHasher, Hasher};
 
@@ -46,7 +46,9 @@ pub struct Table<K> {
 impl<K: Key + Default> Table<K> {
     /// A table for at most `limit` entries.
     pub fn new(limit: usize) -> Self {
-        let size = limit.saturating_mul(2).max(16).next_power_of_two();
+        let size = (limit.saturating_add(limit / 2))
+            .max(16)
+            .next_power_of_two();
         // Keys are addresses that strangers choose: an unknown seed keeps them from choosing collisions.
         let seed = std::hash::RandomState::new().build_hasher().finish();
         Self {
@@ -79,7 +81,7 @@ impl<K: Key + Default> Table<K> {
     fn find(&self, key: K) -> usize {
         let mask = self.mask();
         let mut at = self.home(key);
-        // Half of the places are empty, so this ends.
+        // A third of the places is empty, so this ends.
         loop {
             let place = &self.places[at & mask];
             if place.value == EMPTY || place.key == key {
@@ -144,6 +146,12 @@ impl<K: Key + Default> Table<K> {
         }
         self.places[hole].value = EMPTY;
         Some(value)
+    }
+
+    /// Octets of memory.
+    #[cfg(test)]
+    pub(crate) fn octets(&self) -> usize {
+        size_of_val(&*self.places)
     }
 
     /// Entries.

@@ -76,7 +76,7 @@ impl Core {
         now: Time,
     ) -> Result<Verdict, Reason> {
         let call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
-        if !call.cold.questions.take(now) {
+        if !call.cold.questions.take(LIMITS, now) {
             return Err(Reason::InnerRate);
         }
         self.events.inner(call.encap.call, packet)?;

@@ -66,6 +66,12 @@ impl Wheel {
         }
     }
 
+    /// Octets of memory.
+    #[cfg(test)]
+    pub(crate) fn octets(&self) -> usize {
+        size_of_val(&*self.links)
+    }
+
     /// Has memory fetched that tells whether a call waits.
     #[inline]
     pub(crate) fn fetch(&self, call: u32) {

@@ -2,6 +2,7 @@
 
 pub mod captures;
 pub mod concentrator;
+pub mod crowd;
 pub mod fuzz;
 pub mod peers;
 pub mod street;

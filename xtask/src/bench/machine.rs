@@ -17,6 +17,9 @@ pub struct Machine {
     pub kernel: String,
     /// When, by RFC 3339, in UTC.
     pub started: String,
+    /// Which memory Linux puts in huge pages: `always`, `madvise` (what asks for it, as tables of calls do) or `never`.
+    #[serde(skip)]
+    pub huge_pages: String,
     /// The commit, and whether something was changed since.
     #[serde(skip)]
     pub commit: String,
@@ -38,6 +41,7 @@ impl Machine {
             cpus: std::thread::available_parallelism().map_or(0, usize::from),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             started: output(root, &["date", "--utc", "+%Y-%m-%dT%H:%M:%SZ"]),
+            huge_pages: chosen(&read("/sys/kernel/mm/transparent_hugepage/enabled")),
             commit: commit(root),
             load: load
                 .split(' ')
@@ -64,6 +68,12 @@ impl Machine {
         }
         warnings
     }
+}
+
+/// The word in brackets.
+fn chosen(text: &str) -> String {
+    let rest = text.split_once('[').map_or("", |(_, rest)| rest);
+    rest.split(']').next().unwrap_or_default().to_owned()
 }
 
 /// Linux' number of the idle class.
@@ -140,6 +150,12 @@ mod tests {
         assert_eq!(processor(x86), "AMD EPYC, family 25 model 17");
         let arm = "CPU implementer\t: 0x41\nCPU part\t: 0xd0c\n";
         assert!(processor(arm).ends_with("implementer 0x41 part 0xd0c"));
+    }
+
+    #[test]
+    fn what_linux_has_chosen_stands_in_brackets() {
+        assert_eq!(chosen("always [madvise] never\n"), "madvise");
+        assert_eq!(chosen(""), "");
     }
 
     #[test]

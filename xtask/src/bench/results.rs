@@ -22,6 +22,9 @@ pub fn page(machine: &Machine, found: &[(Suite, Found)], plots: &[Plot], quick: 
         machine.kernel,
         machine.started,
     );
+    if !machine.huge_pages.is_empty() {
+        let _ = writeln!(text, "\nTransparent huge pages: {}.", machine.huge_pages);
+    }
     if quick {
         text.push_str(
             "\n**Measured in a hurry, to see that it works: these figures mean little.**\n",
@@ -306,6 +309,7 @@ mod tests {
             cpus: 2,
             kernel: "6.1".to_owned(),
             started: "2026-11-21T22:00:00Z".to_owned(),
+            huge_pages: "madvise".to_owned(),
             commit: "abc with changes".to_owned(),
             load: 0.0,
             idle_class: false,
@@ -342,6 +346,7 @@ mod tests {
         }];
         let text = page(&machine(), &found, &plots, false);
         for part in [
+            "Transparent huge pages: madvise.",
             "at commit abc with changes on a processor, 2 processors, Linux 6.1, 2026",
             "| turnpike, together (rows) | 225 ns: 4.00 / 3.60 | 225 ns: 4.00 / 3.60 |",
             "| decap: plain/64 | 30.0 | 29.0 and 31.0 | 33.3 |",
