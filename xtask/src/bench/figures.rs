@@ -55,6 +55,12 @@ pub fn draw(
             report["charts"] = charts;
             draw_one(suite, &report, name, scratch, folder, &|_| true)
         }
+        Suite::Workers => {
+            for (name, report) in found.as_object().into_iter().flatten() {
+                save(folder, &format!("workers-{name}"), report)?;
+            }
+            Ok(Vec::new())
+        }
         Suite::Storm | Suite::Flow | Suite::Stock => {
             let mut plots = Vec::new();
             for (name, report) in found.as_object().into_iter().flatten() {

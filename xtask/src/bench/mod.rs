@@ -6,6 +6,7 @@ mod results;
 mod stock;
 pub mod storms;
 mod suites;
+mod workers;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ Builds everything optimised, then measures, one after the other, so that nothing
     packets  what a packet costs between two memory devices, over few and over many calls, and a set-up of PPP\n  \
     storm    call set-ups per second against turnpike, in namespaces (needs root: sudo is asked for)\n  \
     flow     packets through calls, both ways, and what became of each, in namespaces\n  \
+    workers  two workers beside one: packets handed over, none overtaken, in namespaces\n  \
     stock    storm, flow and monkey against pptpd, which is not ours, in a guest\n\n\
 Writes RESULTS.md with tables, and results/ beside it with plots (SVG) and the reports (JSON), for `turnpike-bench compare`.\n\
 Leave the machine alone meanwhile; the load at the beginning is written down, too.\n\n\

@@ -47,6 +47,7 @@ pub fn page(machine: &Machine, found: &[(Suite, Found)], plots: &[Plot], quick: 
                     Suite::Packets => packets(found),
                     Suite::Storm => storms(found),
                     Suite::Flow => flows(found),
+                    Suite::Workers => workers(found),
                     Suite::Stock => stock(found),
                 });
                 for plot in plots.iter().filter(|plot| plot.suite == suite) {
@@ -87,6 +88,13 @@ const fn heading(suite: Suite) -> (&'static str, &'static str) {
             "Packets through calls",
             "`turnpike-bench flow` through 50 calls with MPPE-128, over raw sockets and veth pairs, both ends and the server on the \
              processors of this machine. Times in ms, one way, from when a packet was to be sent.",
+        ),
+        Suite::Workers => (
+            "Two workers",
+            "`turnpike-bench flow` with packets of 64 octets both ways through 100 calls with MPPE-128, from one address and from 50, over devices with \
+             two queues, which Linux chooses for each call: a veth's driver tells nothing by which calls could be placed, so two workers hand half \
+             over. Both workers, both ends and Linux share the processors of this machine: `most` shows what gets through then, and the \
+             workers' processor time for a packet what the hand-over costs.",
         ),
         Suite::Stock => (
             "Against pptpd",
@@ -266,6 +274,51 @@ fn flows(found: &Value) -> String {
     table(&heads, rows)
 }
 
+/// A row for each run.
+fn workers(found: &Value) -> String {
+    let heads = [
+        "workers, addresses, rate",
+        "received per second, up / down",
+        "workers' ns for a packet",
+        "handed over",
+        "overtaken",
+        "lost",
+    ]
+    .map(str::to_owned);
+    let reports = found.as_object().into_iter().flatten();
+    let rows = reports.map(|(name, report)| {
+        let ways: Vec<&Value> = list(&report["flow"]["trials"])
+            .flat_map(|trial| list(&trial["ways"]))
+            .collect();
+        let sum = |what: &str| {
+            ways.iter()
+                .filter_map(|way| way[what].as_u64())
+                .sum::<u64>()
+        };
+        let float = |value: &Value| value.as_f64().unwrap_or_default();
+        let forwarded = float(&report["packets"]["forwarded"]).max(1.0);
+        let ticks: f64 = list(&report["worker_ticks"]).map(float).sum();
+        let seconds = ticks / float(&report["ticks_per_second"]).max(1.0);
+        let share = 100.0 * float(&report["packets"]["handed_over"]) / forwarded;
+        let received: Vec<String> = ways
+            .iter()
+            .map(|way| number(&way["received_pps"]))
+            .collect();
+        vec![
+            name.clone(),
+            received.join(" / "),
+            number(&(seconds * 1e9 / forwarded).into()),
+            format!("{share:.1} %"),
+            sum("reordered").to_string(),
+            format!(
+                "{:.2} %",
+                100.0 * sum("lost") as f64 / sum("sent").max(1) as f64
+            ),
+        ]
+    });
+    table(&heads, rows.collect())
+}
+
 /// All three tools' reports.
 fn stock(found: &Value) -> String {
     let one = |name: &str| {
@@ -332,6 +385,13 @@ mod tests {
             ),
             (Suite::Flow, Ok(json!({"imix": flow}))),
             (
+                Suite::Workers,
+                Ok(
+                    json!({"2-one-steady": {"ticks_per_second": 100, "worker_ticks": [1, 2],
+                    "packets": {"forwarded": 1000, "handed_over": 500}, "flow": flow}}),
+                ),
+            ),
+            (
                 Suite::Stock,
                 Ok(
                     json!({"storm": storm, "flow": flow, "monkey": {"calls": 10, "back": 9,
@@ -353,6 +413,7 @@ mod tests {
             "| fastest-2 | 290 | 3 | 988 | 4.57 | 10.0 | 12.0 |",
             "| lcp | 4.57 | 7.00 | 10.0 | 11.0 |",
             "| 64, up | 100 | 1 | 99.0 |",
+            "| 2-one-steady | 99.0 | 30000 | 50.0 % | 0 | 1.00 % |",
             "Of 10 calls 9 were up at the end, after 4 ends",
             "| tcp-reset | 4 | 4.57 | 12.0 |",
             "![storm fastest 1 percentiles](results/storm-fastest-1-percentiles.svg)",

@@ -33,7 +33,7 @@ const BESIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 89);
 /// A part of `cargo xtask bench` that runs as a process of its own, as root.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Measure {
-    /// storm, flow or stock
+    /// storm, flow, workers or stock
     pub suite: Suite,
     /// Where reports go
     pub folder: PathBuf,
@@ -42,19 +42,39 @@ pub struct Measure {
     pub quick: bool,
 }
 
-struct Stage {
-    road: Road,
-    server: Server,
+pub(super) struct Stage {
+    pub(super) road: Road,
+    pub(super) server: Server,
     user: String,
     password: String,
 }
+
+/// What server, and on what.
+pub(super) struct Shape {
+    /// The configuration that it begins from.
+    pub(super) example: &'static str,
+    /// Queues of each device.
+    pub(super) queues: u8,
+    /// How many there are to be, if not the example's.
+    pub(super) workers: Option<u8>,
+}
+
+/// One worker, and what it cannot forward itself goes by way of Linux.
+const OFFICE: Shape = Shape {
+    example: "office",
+    queues: 1,
+    workers: None,
+};
 
 /// Runs a suite; its reports lie in the folder afterwards.
 pub fn run(measure: &Measure) -> Result<()> {
     if measure.suite == Suite::Stock {
         return super::stock::run(&measure.folder, measure.quick);
     }
-    let stage = Stage::build()?;
+    if measure.suite == Suite::Workers {
+        return super::workers::run(&measure.folder, measure.quick);
+    }
+    let stage = Stage::build(&OFFICE)?;
     match measure.suite {
         Suite::Storm => storms(&stage, &measure.folder, measure.quick),
         Suite::Flow => flows(&stage, &measure.folder, measure.quick),
@@ -69,8 +89,8 @@ pub fn run(measure: &Measure) -> Result<()> {
 }
 
 impl Stage {
-    fn build() -> Result<Self> {
-        let road = Road::build(ClientSide::Namespace)?;
+    pub(super) fn build(shape: &Shape) -> Result<Self> {
+        let road = Road::with_queues(ClientSide::Namespace, shape.queues)?;
         for address in MORE {
             road.client.ip(&format!(
                 "addr add {address}/24 dev {}",
@@ -86,12 +106,17 @@ impl Stage {
             road.client
                 .ip(&format!("route add {network} via {BESIDE}"))?;
         }
-        let mut configuration = Configuration::example("office", road.lab.directory())?;
+        let mut configuration = Configuration::example(shape.example, road.lab.directory())?;
         for (option, value) in [
             ("limits.connections_per_source", 1024),
             ("limits.unauthenticated_per_source", 1024),
         ] {
             configuration.change(option, value)?;
+        }
+        if let Some(workers) = shape.workers {
+            configuration.change("server.workers", i64::from(workers))?;
+            let cpus: Vec<i64> = (0..i64::from(workers)).rev().collect();
+            configuration.change("server.cpus", cpus)?;
         }
         let server = Server::start(&road.concentrator, &configuration)?;
         let user = configuration.user()?;
@@ -121,6 +146,12 @@ impl Stage {
         );
         serde_json::from_slice(&output.stdout)
             .with_context(|| format!("turnpike-bench printed no report: {}", errors.trim()))
+    }
+
+    /// Packets through calls to the far end.
+    pub(super) fn flow(&self, more: &[&str]) -> Result<Value> {
+        let network = NETWORK.to_string();
+        self.tool(&[&["flow", "--network", &network], more].concat())
     }
 
     fn storm(&self, calls: f64, more: &[&str]) -> Result<Value> {
@@ -168,19 +199,8 @@ fn storms(stage: &Stage, folder: &Path, quick: bool) -> Result<()> {
 /// Packets of each size both ways, with MPPE-128 and without reordering in between.
 fn flows(stage: &Stage, folder: &Path, quick: bool) -> Result<()> {
     let (rate, seconds) = if quick { ("1000", "2") } else { ("5000", "10") };
-    let network = NETWORK.to_string();
-    let report = stage.tool(&[
-        "flow",
-        "--network",
-        &network,
-        "--calls",
-        "50",
-        "--rate",
-        rate,
-        "--size",
-        "64,576,1400,imix",
-        "--seconds",
-        seconds,
-    ])?;
+    let size = "64,576,1400,imix";
+    let words = ["--calls", "50", "--rate", rate, "--size", size];
+    let report = stage.flow(&[&words, &["--seconds", seconds][..]].concat())?;
     save(folder, "imix", &report)
 }

@@ -24,17 +24,20 @@ pub enum Suite {
     Storm,
     /// Packets through calls
     Flow,
+    /// Two workers beside one
+    Workers,
     /// The tools against a server that is not ours
     Stock,
 }
 
 impl Suite {
     /// In their order: what needs a quiet machine most comes first.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Cipher,
         Self::Packets,
         Self::Storm,
         Self::Flow,
+        Self::Workers,
         Self::Stock,
     ];
 
@@ -45,13 +48,14 @@ impl Suite {
             Self::Packets => "packets",
             Self::Storm => "storm",
             Self::Flow => "flow",
+            Self::Workers => "workers",
             Self::Stock => "stock",
         }
     }
 
     /// Whether it runs in namespaces.
     pub fn needs_root(self) -> bool {
-        matches!(self, Self::Storm | Self::Flow | Self::Stock)
+        matches!(self, Self::Storm | Self::Flow | Self::Workers | Self::Stock)
     }
 
     /// Whether this build has it.
@@ -73,6 +77,8 @@ impl Suite {
             (Self::Storm, true) => 20,
             (Self::Flow, false) => 60,
             (Self::Flow, true) => 15,
+            (Self::Workers, false) => 90,
+            (Self::Workers, true) => 50,
             (Self::Stock, false) => 170,
             (Self::Stock, true) => 60,
         })
@@ -124,7 +130,7 @@ impl Suite {
                 ensure!(!groups.is_empty(), "criterion left no results");
                 Ok(Value::Array(groups))
             }
-            Self::Storm | Self::Flow | Self::Stock => {
+            Self::Storm | Self::Flow | Self::Workers | Self::Stock => {
                 let folder = scratch.join(self.name());
                 if folder.exists() {
                     fs::remove_dir_all(&folder)?;
