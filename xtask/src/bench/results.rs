@@ -81,7 +81,7 @@ const fn heading(suite: Suite) -> (&'static str, &'static str) {
         Suite::Storm => (
             "Call set-ups",
             "`turnpike-bench storm` against turnpike over veth pairs, with real TCP and GRE, MS-CHAPv2 and MPPE-128; a call is hung up \
-             as soon as it is up. Client and server share the processors of this machine. First as fast as 64 at a time are \
+             as soon as it is up. turnpike has one core for workers and control plane, the client has the others. First as fast as 64 at a time are \
              answered, then at half of that rate. Times in ms, from TCP's first packet to data.",
         ),
         Suite::Flow => (

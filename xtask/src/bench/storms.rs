@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 
 use super::suites::Suite;
@@ -57,6 +58,8 @@ pub(super) struct Shape {
     pub(super) queues: u8,
     /// How many there are to be, if not the example's.
     pub(super) workers: Option<u8>,
+    /// turnpike has a processor of its own, workers and control plane and all, and the tools have the others.
+    pub(super) one_core: bool,
 }
 
 /// One worker, and what it cannot forward itself goes by way of Linux.
@@ -64,6 +67,7 @@ const OFFICE: Shape = Shape {
     example: "office",
     queues: 1,
     workers: None,
+    one_core: false,
 };
 
 /// Runs a suite; its reports lie in the folder afterwards.
@@ -74,7 +78,11 @@ pub fn run(measure: &Measure) -> Result<()> {
     if measure.suite == Suite::Workers {
         return super::workers::run(&measure.folder, measure.quick);
     }
-    let stage = Stage::build(&OFFICE)?;
+    let shape = Shape {
+        one_core: measure.suite == Suite::Storm,
+        ..OFFICE
+    };
+    let stage = Stage::build(&shape)?;
     match measure.suite {
         Suite::Storm => storms(&stage, &measure.folder, measure.quick),
         Suite::Flow => flows(&stage, &measure.folder, measure.quick),
@@ -86,6 +94,24 @@ pub fn run(measure: &Measure) -> Result<()> {
         let last = lines[lines.len().saturating_sub(10)..].join("\n");
         format!("turnpike's last words:\n{last}")
     })
+}
+
+/// The processors that this process may use: the first, and the others. `None` where there is only one.
+fn processors() -> Result<Option<(CpuSet, CpuSet)>> {
+    let all = sched_getaffinity(None).context("cannot ask for this process's processors")?;
+    let mut mine = (0..CpuSet::MAX_CPU).filter(|cpu| all.is_set(*cpu));
+    let Some(first) = mine.next() else {
+        return Ok(None);
+    };
+    let (mut one, mut others) = (CpuSet::new(), all);
+    one.set(first);
+    others.unset(first);
+    Ok((others.count() > 0).then_some((one, others)))
+}
+
+/// What this thread starts from now on runs there.
+fn confine(processors: &CpuSet) -> Result<()> {
+    sched_setaffinity(None, processors).context("cannot choose processors")
 }
 
 impl Stage {
@@ -118,7 +144,17 @@ impl Stage {
             let cpus: Vec<i64> = (0..i64::from(workers)).rev().collect();
             configuration.change("server.cpus", cpus)?;
         }
+        let apart = match shape.one_core {
+            true => processors()?,
+            false => None,
+        };
+        if let Some((one, _)) = &apart {
+            confine(one)?;
+        }
         let server = Server::start(&road.concentrator, &configuration)?;
+        if let Some((_, others)) = &apart {
+            confine(others)?;
+        }
         let user = configuration.user()?;
         Ok(Self {
             road,

@@ -27,6 +27,7 @@ pub fn run(folder: &Path, quick: bool) -> Result<()> {
             example: "edge",
             queues: 2,
             workers: Some(workers),
+            one_core: false,
         })?;
         let many: Vec<String> = (0..MANY)
             .map(|last| Ipv4Addr::new(10, 7, 0, 100 + last).to_string())
