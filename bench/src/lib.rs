@@ -10,6 +10,7 @@ pub mod flow;
 pub mod hold;
 pub mod monkey;
 pub mod report;
+pub mod road;
 pub mod soak;
 pub mod spread;
 pub mod storm;

@@ -14,6 +14,7 @@ use turnpike_bench::flow::{self, Flow};
 use turnpike_bench::hold::{self, Hold};
 use turnpike_bench::monkey::{self, Monkey};
 use turnpike_bench::report::{self, Origin, ReportFile};
+use turnpike_bench::road::{self, Road};
 use turnpike_bench::soak::{self, Soak};
 use turnpike_bench::storm::{self, Storm};
 use turnpike_bench::traffic;
@@ -37,6 +38,7 @@ enum Mode {
     Monkey(Box<Monkey>),
     Soak(Box<Soak>),
     Flow(Box<Flow>),
+    Road(Box<Road>),
     Report(ReportFile),
     Compare(Compare),
     /// Send every numbered datagram of `dial --traffic` back to where it came from
@@ -116,6 +118,7 @@ fn run(mode: Mode, origin: Origin) -> anyhow::Result<Outcome> {
     match mode {
         Mode::Dial(options) => dial::run(&options),
         Mode::Flow(options) => flow::run(&options),
+        Mode::Road(options) => road::run(&options, origin),
         Mode::Storm(options) => storm::run(&options, origin),
         Mode::Hold(options) => hold::run(&options, origin),
         Mode::Monkey(options) => monkey::run(&options, origin),

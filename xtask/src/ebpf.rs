@@ -1,6 +1,6 @@
-//! Building the XDP program, and proving that the committed object matches its source.
+//! Building the programs for the kernel, and proving that the committed objects match their sources.
 //!
-//! The object is committed so that nobody who builds the server needs bpf-linker or LLVM. Two checks keep it honest:
+//! The objects are committed so that nobody who builds the server needs bpf-linker or LLVM. Two checks keep it honest:
 //! a cheap one (hashes of the sources and of the object, recorded beside it) that runs with every `tidy`, and a whole
 //! one (`cargo xtask ebpf --check`) that builds again under the pinned toolchain and compares what the kernel would
 //! load: instructions, relocations, maps and licence, but not debug information, which holds paths.
@@ -17,15 +17,47 @@ use sha2::{Digest, Sha256};
 /// The linker's version: it opens rustc's own LLVM, so it goes with the pinned toolchain.
 const BPF_LINKER: &str = "0.10.3";
 const TARGET: &str = "bpfel-unknown-none";
-const OBJECT: &str = "ebpf/pptp.bpf.o";
-const RECORD: &str = "ebpf/pptp.bpf.sha256";
-/// What the object is made of. The lock file is left out: it changes for reasons that do not concern the program, and
-/// the one dependency is pinned in the manifest.
-const SOURCES: &[&str] = &[
-    "ebpf/src/main.rs",
-    "ebpf/src/lib.rs",
-    "ebpf/Cargo.toml",
-    "rust-toolchain.toml",
+
+/// One object.
+struct Program {
+    package: &'static str,
+    bin: &'static str,
+    object: &'static str,
+    record: &'static str,
+    /// What the object is made of. The lock file is left out: it changes for reasons that do not concern the program, and
+    /// the one dependency is pinned in the manifest.
+    sources: &'static [&'static str],
+    /// A section that must be there.
+    section: &'static str,
+}
+
+const PROGRAMS: &[Program] = &[
+    Program {
+        package: "turnpike-ebpf",
+        bin: "pptp",
+        object: "ebpf/pptp.bpf.o",
+        record: "ebpf/pptp.bpf.sha256",
+        sources: &[
+            "ebpf/src/main.rs",
+            "ebpf/src/lib.rs",
+            "ebpf/Cargo.toml",
+            "rust-toolchain.toml",
+        ],
+        section: "xdp",
+    },
+    Program {
+        package: "turnpike-bench-ebpf",
+        bin: "road",
+        object: "bench/ebpf/road.bpf.o",
+        record: "bench/ebpf/road.bpf.sha256",
+        sources: &[
+            "bench/ebpf/src/main.rs",
+            "bench/ebpf/src/lib.rs",
+            "bench/ebpf/Cargo.toml",
+            "rust-toolchain.toml",
+        ],
+        section: "classifier",
+    },
 ];
 
 /// The exit status of `cargo xtask ebpf` when a tool is missing, so that nothing was compared: neither success nor the
@@ -54,13 +86,21 @@ pub struct Args {
 
 /// Runs `cargo xtask ebpf`.
 pub fn run(args: &Args, root: &Path) -> Result<()> {
-    let built = build(root)?;
+    PROGRAMS
+        .iter()
+        .try_for_each(|program| build_or_check(program, args, root))
+}
+
+fn build_or_check(program: &Program, args: &Args, root: &Path) -> Result<()> {
+    let Program { object, record, .. } = program;
+    let built = build(program, root)?;
     let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
-    let committed = root.join(OBJECT);
+    let committed = root.join(object);
     if args.check {
-        check_record(root)?;
-        let old = fs::read(&committed).with_context(|| format!("cannot read {OBJECT}"))?;
-        let (old, new) = (loaded_parts(&old)?, loaded_parts(&bytes)?);
+        check_one(program, root)?;
+        let old = fs::read(&committed).with_context(|| format!("cannot read {object}"))?;
+        let parts = |bytes: &[u8]| loaded_parts(bytes, program.section);
+        let (old, new) = (parts(&old)?, parts(&bytes)?);
         if old != new {
             let changed: Vec<&str> = old
                 .iter()
@@ -73,37 +113,44 @@ pub fn run(args: &Args, root: &Path) -> Result<()> {
                 )
                 .collect();
             bail!(
-                "{OBJECT} does not match its source (differs in: {}); run `cargo xtask ebpf`",
+                "{object} does not match its source (differs in: {}); run `cargo xtask ebpf`",
                 changed.join(", ")
             );
         }
         say(&format!(
-            "{OBJECT} matches its source ({} parts compared)",
+            "{object} matches its source ({} parts compared)",
             new.len()
         ));
         return Ok(());
     }
-    fs::write(&committed, &bytes).with_context(|| format!("cannot write {OBJECT}"))?;
-    fs::write(root.join(RECORD), record(root)?)
-        .with_context(|| format!("cannot write {RECORD}"))?;
-    say(&format!("{OBJECT} built: {} octets", bytes.len()));
+    fs::write(&committed, &bytes).with_context(|| format!("cannot write {object}"))?;
+    fs::write(root.join(record), hashes(program, root)?)
+        .with_context(|| format!("cannot write {record}"))?;
+    say(&format!("{object} built: {} octets", bytes.len()));
     Ok(())
 }
 
-/// The cheap check: neither source nor object changed since they were recorded together.
+/// The cheap check: neither sources nor objects changed since they were recorded together.
 pub fn check_record(root: &Path) -> Result<()> {
+    PROGRAMS
+        .iter()
+        .try_for_each(|program| check_one(program, root))
+}
+
+fn check_one(program: &Program, root: &Path) -> Result<()> {
+    let Program { object, record, .. } = program;
     let recorded =
-        fs::read_to_string(root.join(RECORD)).with_context(|| format!("cannot read {RECORD}"))?;
+        fs::read_to_string(root.join(record)).with_context(|| format!("cannot read {record}"))?;
     ensure!(
-        recorded == record(root)?,
-        "{OBJECT} or its source changed without the other; run `cargo xtask ebpf` and commit both"
+        recorded == hashes(program, root)?,
+        "{object} or its source changed without the other; run `cargo xtask ebpf` and commit both"
     );
     Ok(())
 }
 
-fn record(root: &Path) -> Result<String> {
+fn hashes(program: &Program, root: &Path) -> Result<String> {
     let mut lines = String::new();
-    for name in SOURCES.iter().chain([&OBJECT]) {
+    for name in program.sources.iter().chain([&program.object]) {
         let bytes = fs::read(root.join(name)).with_context(|| format!("cannot read {name}"))?;
         let hash: String = Sha256::digest(&bytes)
             .iter()
@@ -114,7 +161,7 @@ fn record(root: &Path) -> Result<String> {
     Ok(lines)
 }
 
-fn build(root: &Path) -> Result<PathBuf> {
+fn build(program: &Program, root: &Path) -> Result<PathBuf> {
     let sysroot = require_tools(root)?;
     // A target folder of its own: this build has other flags, and cargo would throw away the host's work.
     let target = root.join("target/ebpf");
@@ -139,9 +186,9 @@ fn build(root: &Path) -> Result<PathBuf> {
             "build",
             "--quiet",
             "--package",
-            "turnpike-ebpf",
+            program.package,
             "--bin",
-            "pptp",
+            program.bin,
             "--features",
             "program",
         ])
@@ -157,8 +204,8 @@ fn build(root: &Path) -> Result<PathBuf> {
         .arg(&target)
         .status()
         .context("cannot start cargo")?;
-    ensure!(status.success(), "the XDP program did not build");
-    Ok(target.join(TARGET).join("bpf/pptp"))
+    ensure!(status.success(), "{} did not build", program.object);
+    Ok(target.join(TARGET).join("bpf").join(program.bin))
 }
 
 /// Says what is missing and how to get it, before cargo says something stranger.
@@ -188,7 +235,7 @@ fn require_tools(root: &Path) -> Result<PathBuf> {
 }
 
 /// What the kernel would load, by name: section contents, with relocations resolved to symbol names.
-fn loaded_parts(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>> {
+fn loaded_parts(bytes: &[u8], wanted: &str) -> Result<BTreeMap<String, Vec<u8>>> {
     let file = object::File::parse(bytes).context("not an ELF object")?;
     let mut parts = BTreeMap::new();
     for section in file.sections() {
@@ -222,7 +269,10 @@ fn loaded_parts(bytes: &[u8]) -> Result<BTreeMap<String, Vec<u8>>> {
         }
         parts.insert(name.to_owned(), part);
     }
-    ensure!(parts.contains_key("xdp"), "no XDP program in the object");
+    ensure!(
+        parts.contains_key(wanted),
+        "no section {wanted} in the object"
+    );
     Ok(parts)
 }
 

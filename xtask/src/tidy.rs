@@ -15,7 +15,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ebpf", &[]),
     ("dataplane", &["turnpike-protocol", "turnpike-ebpf"]),
     ("controlplane", &["turnpike-protocol", "turnpike-dataplane"]),
-    ("bench", &["turnpike-protocol", "turnpike-dataplane"]),
+    ("bench/ebpf", &[]),
+    (
+        "bench",
+        &[
+            "turnpike-protocol",
+            "turnpike-dataplane",
+            "turnpike-bench-ebpf",
+        ],
+    ),
     ("xtask", &[]),
     (
         "tests",
@@ -25,13 +33,14 @@ const ARROWS: &[(&str, &[&str])] = &[
             "turnpike-dataplane",
             "turnpike-controlplane",
             "turnpike-bench",
+            "turnpike-bench-ebpf",
             "xtask",
         ],
     ),
 ];
 
 /// Where the lint against `unsafe` may be lifted: AF_XDP rings, cipher kernels, an allocator that counts in a test, and
-/// a C library in a benchmark. (The XDP program has lints of its own.)
+/// a C library in a benchmark. (Programs for the kernel have lints of their own.)
 const UNSAFE_ROOMS: &[&str] = &[
     "dataplane/src/xsk/",
     "dataplane/src/cipher/",
@@ -131,7 +140,7 @@ fn arrows(root: &Path, faults: &mut Vec<String>) -> Result<()> {
             .get("lints")
             .and_then(|lints| lints.get("workspace"))
             .is_some();
-        if !inherits && *folder != "ebpf" {
+        if !inherits && !folder.ends_with("ebpf") {
             faults.push(format!(
                 "{path}: the workspace's lints are not in force ([lints] workspace = true)"
             ));

@@ -61,6 +61,18 @@ pub fn draw(
             }
             Ok(Vec::new())
         }
+        Suite::Road => {
+            let mut plots = Vec::new();
+            for (name, report) in found.as_object().into_iter().flatten() {
+                save(folder, &format!("road-{name}"), report)?;
+                let mut sheet = serde_json::to_value(machine)?;
+                sheet["tool"] = json!("figures");
+                sheet["title"] = json!("road");
+                sheet["charts"] = super::road::charts(report);
+                plots.extend(draw_one(suite, &sheet, "road", scratch, folder, &|_| true)?);
+            }
+            Ok(plots)
+        }
         Suite::Storm | Suite::Flow | Suite::Stock => {
             let mut plots = Vec::new();
             for (name, report) in found.as_object().into_iter().flatten() {

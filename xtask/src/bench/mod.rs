@@ -3,6 +3,7 @@
 mod figures;
 mod machine;
 mod results;
+pub mod road;
 mod stock;
 pub mod storms;
 mod suites;
@@ -27,6 +28,7 @@ use suites::Suite;
 Builds everything optimised, then measures, one after the other, so that nothing measures anything else:\n  \
     cipher   ratios to OpenSSL's low-level functions and to a loop as in Linux, contenders in turns\n  \
     packets  what a packet costs between two memory devices, over few and over many calls, and a set-up of PPP\n  \
+    road     packets forwarded by a worker beside a bare AF_XDP loop on the same ports, in namespaces (needs root)\n  \
     storm    call set-ups per second of turnpike on one core, in namespaces (needs root: sudo is asked for)\n  \
     flow     packets through calls, both ways, and what became of each, in namespaces\n  \
     workers  two workers beside one: packets handed over, none overtaken, in namespaces\n  \

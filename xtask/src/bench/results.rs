@@ -49,6 +49,7 @@ pub fn page(machine: &Machine, found: &[(Suite, Found)], plots: &[Plot], quick: 
                     Suite::Flow => flows(found),
                     Suite::Workers => workers(found),
                     Suite::Stock => stock(found),
+                    Suite::Road => super::road::page(found),
                 });
                 for plot in plots.iter().filter(|plot| plot.suite == suite) {
                     let _ = writeln!(text, "\n![{}](results/{})", plot.title, plot.file);
@@ -77,6 +78,13 @@ const fn heading(suite: Suite) -> (&'static str, &'static str) {
             "A worker's turn over 64 packets between two memory devices: no kernel, no network card. Processor time for one packet, \
              by `cargo bench -p turnpike-bench --bench packet_path`. Then what PPP takes for one call's set-up and its password, on the wall's clock, by \
              `--bench set_up`.",
+        ),
+        Suite::Road => (
+            "Forwarding",
+            "`turnpike-bench road`: two veth pairs, packets made in the kernel on one processor, forwarded by one thread on another \
+             (what the far end does with them in the kernel runs there, too), contenders in turns on the same ports. Octets \
+             of the inner IP packet. Up is out of tunnels, down into them; \"header\" puts one of a tunnel's length in front. Millions \
+             of packets per second. No packet is sent that could not be received, so what is lost was lost on the way.",
         ),
         Suite::Storm => (
             "Call set-ups",
@@ -115,7 +123,7 @@ fn cell(text: &str) -> String {
 }
 
 /// With three significant digits, or more where there are more before the point.
-fn number(value: &Value) -> String {
+pub(super) fn number(value: &Value) -> String {
     let Some(number) = value.as_f64() else {
         return "-".to_owned();
     };
@@ -136,7 +144,7 @@ fn row(cells: impl IntoIterator<Item = String>) -> String {
     line
 }
 
-fn table(heads: &[String], rows: Vec<Vec<String>>) -> String {
+pub(super) fn table(heads: &[String], rows: Vec<Vec<String>>) -> String {
     let mut text = row(heads.iter().cloned());
     text.push('|');
     text.push_str(&"---|".repeat(heads.len()));
@@ -145,11 +153,11 @@ fn table(heads: &[String], rows: Vec<Vec<String>>) -> String {
     text
 }
 
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-fn words(value: &Value) -> String {
+pub(super) fn words(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 

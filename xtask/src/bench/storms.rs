@@ -34,7 +34,7 @@ const BESIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 89);
 /// A part of `cargo xtask bench` that runs as a process of its own, as root.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Measure {
-    /// storm, flow, workers or stock
+    /// storm, flow, workers, stock or road
     pub suite: Suite,
     /// Where reports go
     pub folder: PathBuf,
@@ -72,6 +72,9 @@ const OFFICE: Shape = Shape {
 
 /// Runs a suite; its reports lie in the folder afterwards.
 pub fn run(measure: &Measure) -> Result<()> {
+    if measure.suite == Suite::Road {
+        return super::road::run(&measure.folder, measure.quick);
+    }
     if measure.suite == Suite::Stock {
         return super::stock::run(&measure.folder, measure.quick);
     }

@@ -28,13 +28,16 @@ pub enum Suite {
     Workers,
     /// The tools against a server that is not ours
     Stock,
+    /// Packets forwarded, beside others
+    Road,
 }
 
 impl Suite {
     /// In their order: what needs a quiet machine most comes first.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Cipher,
         Self::Packets,
+        Self::Road,
         Self::Storm,
         Self::Flow,
         Self::Workers,
@@ -50,12 +53,16 @@ impl Suite {
             Self::Flow => "flow",
             Self::Workers => "workers",
             Self::Stock => "stock",
+            Self::Road => "road",
         }
     }
 
     /// Whether it runs in namespaces.
     pub fn needs_root(self) -> bool {
-        matches!(self, Self::Storm | Self::Flow | Self::Workers | Self::Stock)
+        matches!(
+            self,
+            Self::Storm | Self::Flow | Self::Workers | Self::Stock | Self::Road
+        )
     }
 
     /// Whether this build has it.
@@ -81,6 +88,8 @@ impl Suite {
             (Self::Workers, true) => 50,
             (Self::Stock, false) => 170,
             (Self::Stock, true) => 60,
+            (Self::Road, false) => 150,
+            (Self::Road, true) => 20,
         })
     }
 
@@ -130,7 +139,7 @@ impl Suite {
                 ensure!(!groups.is_empty(), "criterion left no results");
                 Ok(Value::Array(groups))
             }
-            Self::Storm | Self::Flow | Self::Workers | Self::Stock => {
+            Self::Storm | Self::Flow | Self::Workers | Self::Stock | Self::Road => {
                 let folder = scratch.join(self.name());
                 if folder.exists() {
                     fs::remove_dir_all(&folder)?;
