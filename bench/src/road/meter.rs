@@ -182,7 +182,7 @@ impl Meter {
         self.detach(shared::COUNT, count)?;
         self.detach(shared::DISCARD, discard)?;
         result?;
-        self.found(tag)
+        self.found(time, tag)
     }
 
     fn reset(&mut self) -> anyhow::Result<()> {
@@ -279,12 +279,13 @@ impl Meter {
         Ok(())
     }
 
-    fn found(&self, tag: &[u8; ADDED]) -> anyhow::Result<Found> {
+    fn found(&self, time: Duration, tag: &[u8; ADDED]) -> anyhow::Result<Found> {
         let sent = self.sent.get(&0, 0)?[Sent::Packets as usize];
         let counted = self.counted.get(&0, 0)?;
         let count = |word: Counted| counted[word as usize];
         let arrived = count(Counted::Packets);
-        let mut rate = 0.0;
+        // Where so little arrives that nobody looked at the clock in time, all of it and all of the time.
+        let mut rate = arrived as f64 / time.as_secs_f64();
         let stop = (count(Counted::StopCount), count(Counted::StopTime));
         let begin = (count(Counted::BeginCount), count(Counted::BeginTime));
         if begin.1 > 0 && stop.1 > begin.1 {
