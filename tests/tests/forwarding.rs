@@ -36,7 +36,7 @@ fn all_contenders_forward_what_is_checked_octet_by_octet() {
     let row = Row::build().unwrap();
     let report = row.measure(&WORDS).unwrap();
     let rows = list(&report["rows"]);
-    assert_eq!(rows.len(), 10, "{report}");
+    assert_eq!(rows.len(), 11, "{report}");
     for row in rows {
         if row["contender"] == json!("cipher") {
             assert!(row["best"].as_f64().unwrap() > 0.0);

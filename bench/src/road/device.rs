@@ -13,7 +13,7 @@ use turnpike_dataplane::api::{
     Port, SourceCheck, WorkerId,
 };
 use turnpike_dataplane::counters::Counters;
-use turnpike_dataplane::device::{Batch, Device as _};
+use turnpike_dataplane::device::{Batch, Device as _, Frame};
 use turnpike_dataplane::ports::{HostConfig, ModeChoice, Nic, Ports, PortsConfig};
 use turnpike_dataplane::rings::{ControlEnd, RingSizes, channel};
 use turnpike_dataplane::thread;
@@ -108,11 +108,11 @@ impl Bench {
         let stop = std::sync::Arc::new(AtomicBool::new(false));
         let (told, cpu) = (stop.clone(), self.cpu);
         let (way, macs) = (case.way, case.macs);
-        let header = (case.work == Work::Header).then(|| tag(&macs));
+        let work = case.work;
         let thread = std::thread::spawn(move || {
             // Were it not pinned, the figures would show it.
             let _ = thread::pin(cpu);
-            forward(device, way, &macs, header.as_ref(), &told)
+            forward(device, way, work, &macs, &told)
         });
         Serving::Loop(Some(thread), stop)
     }
@@ -178,13 +178,7 @@ pub(super) fn tag(macs: &Macs) -> [u8; ADDED] {
 }
 
 /// The bare loop: what comes at one port leaves by the other.
-fn forward(
-    mut device: Xsk,
-    way: Way,
-    macs: &Macs,
-    header: Option<&[u8; ADDED]>,
-    stop: &AtomicBool,
-) -> Xsk {
+fn forward(mut device: Xsk, way: Way, work: Work, macs: &Macs, stop: &AtomicBool) -> Xsk {
     let (from, to, source, destination) = match way {
         Way::Up => (Port::Access, Port::Uplink, macs.uplink, macs.network),
         Way::Down => (Port::Uplink, Port::Access, macs.access, macs.client),
@@ -198,11 +192,18 @@ fn forward(
         header.to_bytes()
     };
     let link = link(source, destination);
+    let header = (work == Work::Header).then(|| tag(macs));
     let mut batch = Batch::new();
     while !stop.load(Ordering::Relaxed) {
         device.receive(from, &mut batch);
         for mut frame in batch.drain(..) {
-            if let Some(header) = header {
+            if work == Work::Copy {
+                frame = match copied(&mut device, frame, to) {
+                    Some(frame) => frame,
+                    None => continue,
+                };
+            }
+            if let Some(header) = &header {
                 if !frame.grow_front(ADDED) {
                     device.release(frame);
                     continue;
@@ -217,6 +218,24 @@ fn forward(
         device.flush();
     }
     device
+}
+
+/// The same frame in another place, as a device copies what goes from one memory to another.
+fn copied(device: &mut Xsk, frame: Frame, to: Port) -> Option<Frame> {
+    let copy = device.allocate(to);
+    let copy = copy.and_then(|mut copy| {
+        if copy.set_len(frame.len()) {
+            for (to, from) in device.lend(&copy).iter().zip(device.lend(&frame)) {
+                to.set(from.get());
+            }
+            Some(copy)
+        } else {
+            device.release(copy);
+            None
+        }
+    });
+    device.release(frame);
+    copy
 }
 
 fn tell(control: &mut ControlEnd, command: Command) -> anyhow::Result<()> {

@@ -39,7 +39,8 @@ tunnel 47 (Ethernet 14, IPv4 20, GRE 12, PPP 1), with MPPE 51.
 
 Contenders (up: from clients to the network, out of tunnels; down: into them):
   l2fwd        a loop that receives from one AF_XDP socket and sends to the other: what the kernel allows
-  l2fwd+header the same with a header in front, as long as a tunnel's
+  l2fwd+copy   the same, with each frame copied, as between ports that share no memory
+  l2fwd+header l2fwd with a header in front, as long as a tunnel's
   clear, mppe  turnpike's worker, up and down, over --calls calls
   cipher       MPPE's cipher alone, without packets coming or going
   linux        Linux' own forwarding, of the same packets as l2fwd, on the same processor

@@ -48,6 +48,8 @@ pub(super) enum Way {
 pub(super) enum Work {
     /// They leave as they came, but for link-layer addresses.
     Nothing,
+    /// The same, but each is copied into other memory.
+    Copy,
     /// A header is put in front, of the length of a tunnel's.
     Header,
     /// What a router does.

@@ -15,7 +15,9 @@ use crate::report::Origin;
 pub enum Contender {
     /// A bare AF_XDP loop
     L2fwd,
-    /// The same with a header in front
+    /// The same, and each frame is copied
+    L2fwdCopy,
+    /// A bare AF_XDP loop with a header in front
     L2fwdHeader,
     /// turnpike without MPPE, out of tunnels
     ClearUp,
@@ -37,8 +39,9 @@ pub enum Contender {
 
 impl Contender {
     /// All, in the order of their turns.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::L2fwd,
+        Self::L2fwdCopy,
         Self::ClearUp,
         Self::L2fwdHeader,
         Self::ClearDown,
@@ -54,6 +57,7 @@ impl Contender {
     pub const fn name(self) -> &'static str {
         match self {
             Self::L2fwd => "l2fwd",
+            Self::L2fwdCopy => "l2fwd+copy",
             Self::L2fwdHeader => "l2fwd+header",
             Self::ClearUp => "turnpike clear, up",
             Self::ClearDown => "turnpike clear, down",
@@ -310,6 +314,10 @@ impl Report {
         use Contender::{
             Cipher, ClearDown, ClearUp, L2fwd, L2fwdHeader, MppeDown, MppeUp, TunDown, TunUp,
         };
+        self.rows.sort_by_key(|row| {
+            let mut all = Contender::ALL.iter();
+            (row.size, all.position(|one| *one == row.contender))
+        });
         let mut sizes: Vec<u16> = self.rows.iter().map(|row| row.size).collect();
         sizes.dedup();
         for size in sizes {

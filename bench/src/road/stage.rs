@@ -113,6 +113,10 @@ impl<'a> Stage<'a> {
             options.calls,
         )?;
         for round in 0..options.rounds {
+            // Nobody is always the first one after the ports were opened.
+            if round > 0 {
+                meters.rotate_left(1);
+            }
             let mut bench = self.open_bench()?;
             report.modes = bench.modes();
             for (contender, meter) in &mut meters {
@@ -277,6 +281,7 @@ fn work(contender: Contender) -> Option<(Way, Work)> {
     let mppe = Work::Tunnel { encrypted: true };
     Some(match contender {
         Contender::L2fwd => (Way::Down, Work::Nothing),
+        Contender::L2fwdCopy => (Way::Down, Work::Copy),
         Contender::L2fwdHeader => (Way::Down, Work::Header),
         Contender::ClearUp | Contender::TunUp => (Way::Up, clear),
         Contender::ClearDown | Contender::TunDown => (Way::Down, clear),
