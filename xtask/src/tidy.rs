@@ -44,6 +44,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const UNSAFE_ROOMS: &[&str] = &[
     "dataplane/src/xsk/",
     "dataplane/src/cipher/",
+    "bench/benches/cipher/linux.rs",
     "bench/benches/cipher/openssl.rs",
     "dataplane/tests/no_alloc.rs",
 ];
