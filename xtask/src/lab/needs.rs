@@ -14,6 +14,8 @@ pub struct Need {
     pub program: &'static str,
     /// What it is for, in a few words.
     pub purpose: &'static str,
+    /// A service that Debian starts as soon as it is installed, which nobody here wants.
+    pub service: Option<&'static str>,
 }
 
 const fn need(package: &'static str, program: &'static str, purpose: &'static str) -> Need {
@@ -21,6 +23,7 @@ const fn need(package: &'static str, program: &'static str, purpose: &'static st
         package,
         program,
         purpose,
+        service: None,
     }
 }
 
@@ -56,7 +59,10 @@ pub const GUESTS: &[Need] = &[
 ];
 
 /// What a guest with the stock server needs besides.
-pub const STOCK_SERVER: &[Need] = &[need("pptpd", "pptpd", "a server that is not ours")];
+pub const STOCK_SERVER: &[Need] = &[Need {
+    service: Some("pptpd"),
+    ..need("pptpd", "pptpd", "a server that is not ours")
+}];
 
 /// What checks captures.
 pub const CAPTURES: &[Need] = &[
@@ -149,6 +155,9 @@ pub fn install(needs: &[Need], say: &mut dyn FnMut(&str)) -> Result<()> {
             bail!("apt-get could not install {}", packages.join(" "));
         }
     }
+    for service in missing.iter().filter_map(|need| need.service) {
+        silence(service, say)?;
+    }
     let left = self::missing(needs);
     if let Some(need) = left.first() {
         bail!(
@@ -156,6 +165,27 @@ pub fn install(needs: &[Need], say: &mut dyn FnMut(&str)) -> Result<()> {
             need.package,
             need.program
         );
+    }
+    Ok(())
+}
+
+/// Stops a service that came with a package, for good: a guest runs it, and this machine need not listen for anybody.
+fn silence(service: &str, say: &mut dyn FnMut(&str)) -> Result<()> {
+    // Without systemd nothing was started.
+    if !Path::new("/run/systemd/system").is_dir() {
+        return Ok(());
+    }
+    let output = as_root("systemctl")?
+        .args(["disable", "--now", service])
+        .output()
+        .context("cannot start systemctl")?;
+    if output.status.success() {
+        say(&format!("stopped and disabled the service {service}"));
+    } else {
+        say(&format!(
+            "could not stop the service {service}, which listens now: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        ));
     }
     Ok(())
 }
