@@ -573,7 +573,8 @@ impl Crowd {
     }
 }
 
-fn ip(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+/// An IPv4 packet without options.
+pub fn ip(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let header = ipv4::Header {
         source,
         destination,

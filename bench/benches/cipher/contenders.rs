@@ -126,6 +126,25 @@ impl Together {
     }
 }
 
+/// The first octets of each packet with its own key, together.
+#[inline]
+fn run_all<'a>(
+    engine: &mut Engine,
+    keys: impl Iterator<Item = &'a SessionKey>,
+    packets: &mut [[u8; LONGEST]],
+    lens: &Lens,
+) {
+    let mut packets = keys.zip(packets).zip(lens);
+    let packets: [Packet<'_>; SESSIONS] = core::array::from_fn(|_| {
+        let ((key, packet), &len) = packets.next().expect("as many as sessions");
+        Packet {
+            key,
+            octets: Cell::from_mut(&mut packet[..len]).as_slice_of_cells(),
+        }
+    });
+    engine.run_all(&packets);
+}
+
 impl Contender for Together {
     fn name(&self) -> String {
         format!("turnpike, together ({})", self.0.engine.name().together)
@@ -141,15 +160,8 @@ impl Contender for Together {
     }
 
     fn crypt(&mut self, lens: &Lens) {
-        let mut packets = self.0.keys.iter().zip(&mut self.0.packets).zip(lens);
-        let packets: [Packet<'_>; SESSIONS] = core::array::from_fn(|_| {
-            let (((_, key), packet), &len) = packets.next().expect("as many as sessions");
-            Packet {
-                key,
-                octets: Cell::from_mut(&mut packet[..len]).as_slice_of_cells(),
-            }
-        });
-        self.0.engine.run_all(&packets);
+        let keys = self.0.keys.iter().map(|(_, key)| key);
+        run_all(&mut self.0.engine, keys, &mut self.0.packets, lens);
     }
 
     fn whole(&mut self, lens: &Lens) {
@@ -168,15 +180,7 @@ impl Contender for Together {
             engine.change(start, key);
             key.clone()
         });
-        let mut packets = chain.iter().zip(packets).zip(lens);
-        let packets: [Packet<'_>; SESSIONS] = core::array::from_fn(|_| {
-            let ((key, packet), &len) = packets.next().expect("as many as sessions");
-            Packet {
-                key,
-                octets: Cell::from_mut(&mut packet[..len]).as_slice_of_cells(),
-            }
-        });
-        engine.run_all(&packets);
+        run_all(engine, chain.iter(), packets, lens);
     }
 
     fn packets(&self) -> &[[u8; LONGEST]] {

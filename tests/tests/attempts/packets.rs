@@ -5,6 +5,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::Ipv6Net;
 use turnpike_protocol::wire::ethernet::{self, MacAddr};
 use turnpike_protocol::wire::{ipv4, ipv6};
+pub use turnpike_tests::crowd::ip;
 
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 9);
@@ -125,20 +126,6 @@ pub fn is_servers(packet: &[u8]) -> bool {
         }
         version => panic!("version {version}"),
     }
-}
-
-pub fn ip(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let header = ipv4::Header {
-        source,
-        destination,
-        protocol,
-        ttl: 64,
-        traffic_class: 0,
-        ident: 0,
-        dont_fragment: false,
-        payload_len: payload.len() as u16,
-    };
-    [&header.to_bytes()[..], payload].concat()
 }
 
 pub fn ethernet_frame(packet: &[u8]) -> Vec<u8> {
