@@ -55,6 +55,10 @@ pub fn draw(
             report["charts"] = charts;
             draw_one(suite, &report, name, scratch, folder, &|_| true)
         }
+        Suite::Instructions | Suite::Million => {
+            save(folder, suite.name(), found)?;
+            Ok(Vec::new())
+        }
         Suite::Workers => {
             for (name, report) in found.as_object().into_iter().flatten() {
                 save(folder, &format!("workers-{name}"), report)?;

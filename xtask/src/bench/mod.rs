@@ -2,6 +2,7 @@
 
 mod figures;
 mod machine;
+mod million;
 mod results;
 pub mod road;
 mod stock;
@@ -28,6 +29,8 @@ use suites::Suite;
 Builds everything optimised, then measures, one after the other, so that nothing measures anything else:\n  \
     cipher   ratios to OpenSSL's low-level functions and to a loop as in Linux, contenders in turns\n  \
     packets  what a packet costs between two memory devices, over few and over many calls, and a set-up of PPP\n  \
+    instructions  how many instructions a packet takes, by callgrind\n  \
+    million  a million calls in one process: memory, set-up, packets through random calls, the end (some 10 GiB)\n  \
     road     packets forwarded by a worker beside a bare AF_XDP loop on the same ports, in namespaces (needs root)\n  \
     storm    call set-ups per second of turnpike on one core, in namespaces (needs root: sudo is asked for)\n  \
     flow     packets through calls, both ways, and what became of each, in namespaces\n  \
@@ -82,6 +85,9 @@ pub fn run(args: &Args, root: &Path) -> Result<bool> {
                 "namespaces need root, and sudo refused; --only cipher --only packets needs neither"
             );
         }
+    }
+    if suites.contains(&Suite::Instructions) {
+        needs::install(needs::COUNTING, &mut |line| console.line(line))?;
     }
     for warning in machine.warnings() {
         console.line(format!("warning: {warning}"));

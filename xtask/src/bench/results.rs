@@ -33,6 +33,14 @@ pub fn page(machine: &Machine, found: &[(Suite, Found)], plots: &[Plot], quick: 
     for warning in machine.warnings() {
         let _ = writeln!(text, "\n**{warning}**");
     }
+    let absent: Vec<&str> = Suite::ALL
+        .into_iter()
+        .filter(|suite| of(found, *suite).is_none())
+        .map(Suite::name)
+        .collect();
+    if !absent.is_empty() {
+        let _ = writeln!(text, "\nLeft out: {}.", absent.join(", "));
+    }
     for suite in Suite::ALL {
         let Some(found) = of(found, suite) else {
             continue;
@@ -45,6 +53,8 @@ pub fn page(machine: &Machine, found: &[(Suite, Found)], plots: &[Plot], quick: 
                 text.push_str(&match suite {
                     Suite::Cipher => cipher(found),
                     Suite::Packets => packets(found),
+                    Suite::Instructions => instructions(found),
+                    Suite::Million => super::million::page(found),
                     Suite::Storm => storms(found),
                     Suite::Flow => flows(found),
                     Suite::Workers => workers(found),
@@ -78,6 +88,17 @@ const fn heading(suite: Suite) -> (&'static str, &'static str) {
             "A worker's turn over 64 packets between two memory devices: no kernel, no network card. Processor time for one packet, \
              by `cargo bench -p turnpike-bench --bench packet_path`. Then what PPP takes for one call's set-up and its password, on the wall's clock, by \
              `--bench set_up`.",
+        ),
+        Suite::Instructions => (
+            "Instructions",
+            "Counted by callgrind on the portable path, which is what that machine without SHA instructions takes; one call, 64 \
+             packets in a turn, all in cache, by `cargo bench -p turnpike-bench --bench instructions`.",
+        ),
+        Suite::Million => (
+            "A million calls",
+            "In one process, each set up by the real state machines of both ends, from the control connection to IPCP, between \
+             random peers; then packets of 64 octets through random calls, 64 in a turn, and an end to all. Processor time; both \
+             ends' where calls are set up and end. By `cargo bench -p turnpike-tests --bench million`. TCP in the kernel is not part of it.",
         ),
         Suite::Road => (
             "Forwarding",
@@ -209,6 +230,18 @@ fn packets(found: &Value) -> String {
             number(&one["ns"]),
             format!("{} and {}", number(&one["low"]), number(&one["high"])),
             number(&millions.into()),
+        ]
+    });
+    table(&heads, rows.collect())
+}
+
+fn instructions(found: &Value) -> String {
+    let heads = ["", "octets", "instructions a packet"].map(str::to_owned);
+    let rows = list(found).map(|one| {
+        vec![
+            words(&one["name"]),
+            one["octets"].to_string(),
+            number(&one["instructions"]),
         ]
     });
     table(&heads, rows.collect())
@@ -388,6 +421,10 @@ mod tests {
             (Suite::Cipher, Ok(ciphers())),
             (Suite::Packets, Ok(costs())),
             (
+                Suite::Instructions,
+                Ok(json!([{"name": "decap in clear", "octets": 64, "instructions": 974.4}])),
+            ),
+            (
                 Suite::Storm,
                 Ok(json!({"fastest-1": storm, "fastest-2": storm})),
             ),
@@ -418,6 +455,8 @@ mod tests {
             "at commit abc with changes on a processor, 2 processors, Linux 6.1, 2026",
             "| turnpike, together (rows) | 225 ns: 4.00 / 3.60 | 225 ns: 4.00 / 3.60 |",
             "| decap: plain/64 | 30.0 | 29.0 and 31.0 | 33.3 |",
+            "| decap in clear | 64 | 974 |",
+            "\nLeft out: million, road.\n",
             "| fastest-2 | 290 | 3 | 988 | 4.57 | 10.0 | 12.0 |",
             "| lcp | 4.57 | 7.00 | 10.0 | 11.0 |",
             "| 64, up | 100 | 1 | 99.0 |",
@@ -438,5 +477,6 @@ mod tests {
         assert!(text.contains("Not measured: no / way\n"), "{text}");
         assert!(text.contains("in a hurry") && text.contains("bench --quick`"));
         assert!(!text.contains("## Cipher"), "nobody asked for it");
+        assert!(text.contains("Left out: cipher, "), "{text}");
     }
 }

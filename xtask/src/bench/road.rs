@@ -105,6 +105,62 @@ pub(super) fn page(found: &Value) -> String {
             ]
         });
         text.push_str(&table(&heads, rows.collect()));
+        text.push_str(&later(report));
+    }
+    text
+}
+
+/// What is measured at rates that are known by then: losses, latency, and one call with most packets beside many others.
+fn later(report: &Value) -> String {
+    let million = |value: &Value| number(&json!(value.as_f64().unwrap_or_default() / 1e6));
+    let percent = |value: &Value| format!("{:.0} %", 100.0 * value.as_f64().unwrap_or_default());
+    let times = |us: &Value| ["p50", "p99", "p999", "max"].map(|of| number(&us[of]));
+    let mut text = String::new();
+    if list(&report["losses"]).next().is_some() {
+        text.push_str("\nAt 0.4 of what l2fwd forwards:\n\n");
+        let heads = ["", "octets", "millions per second", "sent", "lost"].map(str::to_owned);
+        let rows = list(&report["losses"]).map(|loss| {
+            vec![
+                words(&loss["contender"]),
+                loss["size"].to_string(),
+                million(&loss["rate"]),
+                loss["sent"].to_string(),
+                loss["lost"].to_string(),
+            ]
+        });
+        text.push_str(&table(&heads, rows.collect()));
+    }
+    if list(&report["latencies"]).next().is_some() {
+        text.push_str(
+            "\nMicroseconds from when a packet was due until it came out, at shares of the most that the one forwards that is \
+             named, and for l2fwd at the same rate:\n\n",
+        );
+        let heads =
+            ["rate", "octets", "", "p50", "p99", "p99.9", "most", "lost"].map(str::to_owned);
+        let rows = list(&report["latencies"]).map(|one| {
+            let rate = format!("{} of {}", percent(&one["share"]), words(&one["of"]));
+            let mut cells = vec![rate, one["size"].to_string(), words(&one["contender"])];
+            cells.extend(times(&one["us"]));
+            cells.push(one["lost"].to_string());
+            cells
+        });
+        text.push_str(&table(&heads, rows.collect()));
+    }
+    if list(&report["mice"]).next().is_some() {
+        text.push_str(
+            "\nOne call with nine of ten packets beside a thousand others, at 0.9 of the most, 64 octets, in microseconds:\n\n",
+        );
+        let heads = ["", "whose", "p50", "p99", "p99.9", "most", "lost by all"].map(str::to_owned);
+        let mut rows = Vec::new();
+        for one in list(&report["mice"]) {
+            for (whose, us) in [("the one", "elephant_us"), ("the thousand", "mice_us")] {
+                let mut cells = vec![words(&one["contender"]), whose.to_owned()];
+                cells.extend(times(&one[us]));
+                cells.push(one["lost"].to_string());
+                rows.push(cells);
+            }
+        }
+        text.push_str(&table(&heads, rows));
     }
     text
 }
@@ -155,13 +211,27 @@ mod tests {
         let report = json!({"rows": [row("l2fwd", 64, 1.2e6), row("clear-up", 64, 1.1e6),
                 row("l2fwd", 1400, 0.9e6)],
             "ratios": [{"name": "clear up / l2fwd", "size": 64, "best": 0.917, "median": 0.91,
-                "target": 0.95, "met": false}]});
+                "target": 0.95, "met": false}],
+            "losses": [{"contender": "clear-up", "size": 64, "rate": 5e5, "sent": 1000, "lost": 3}],
+            "latencies": [{"contender": "l2fwd", "of": "clear-up", "size": 64, "share": 0.9, "rate": 1e6,
+                "lost": 7, "us": {"p50": 2.25, "p99": 30.0, "p999": 400.0, "max": 5000.0}}],
+            "mice": [{"contender": "clear-up", "lost": 9,
+                "elephant_us": {"p50": 5.0, "p99": 6.0, "p999": 7.0, "max": 8.0},
+                "mice_us": {"p50": 1.5, "p99": 2.5, "p999": 3.5, "max": 4.5}}]});
         let text = page(&json!({ "forwarding": report }));
         assert!(text.contains("| l2fwd | 64 | 1.20 | 1.19 | 0 |"), "{text}");
         assert!(
             text.contains("| clear up / l2fwd | 64 | 0.917 | 0.910 | 0.950, missed |"),
             "{text}"
         );
+        for part in [
+            "| clear-up | 64 | 0.500 | 1000 | 3 |",
+            "| 90 % of clear-up | 64 | l2fwd | 2.25 | 30.0 | 400 | 5000 | 7 |",
+            "| clear-up | the one | 5.00 | 6.00 | 7.00 | 8.00 | 9 |",
+            "| clear-up | the thousand | 1.50 | 2.50 | 3.50 | 4.50 | 9 |",
+        ] {
+            assert!(text.contains(part), "no {part} in\n{text}");
+        }
         let charts = charts(&report);
         assert_eq!(charts[0]["groups"], json!(["64 octets", "1400 octets"]));
         assert_eq!(charts[0]["bars"][0], json!(["l2fwd", [1.2, 0.9]]));

@@ -20,6 +20,10 @@ pub enum Suite {
     Cipher,
     /// What a packet costs over memory
     Packets,
+    /// How many instructions a packet takes
+    Instructions,
+    /// A million calls in one process
+    Million,
     /// Call set-ups per second
     Storm,
     /// Packets through calls
@@ -34,9 +38,11 @@ pub enum Suite {
 
 impl Suite {
     /// In their order: what needs a quiet machine most comes first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Cipher,
         Self::Packets,
+        Self::Instructions,
+        Self::Million,
         Self::Road,
         Self::Storm,
         Self::Flow,
@@ -49,6 +55,8 @@ impl Suite {
         match self {
             Self::Cipher => "cipher",
             Self::Packets => "packets",
+            Self::Instructions => "instructions",
+            Self::Million => "million",
             Self::Storm => "storm",
             Self::Flow => "flow",
             Self::Workers => "workers",
@@ -78,17 +86,20 @@ impl Suite {
         Duration::from_secs(match (self, quick) {
             (Self::Cipher, false) => 25,
             (Self::Cipher, true) => 3,
-            (Self::Packets, false) => 200,
+            (Self::Packets, false) => 110,
             (Self::Packets, true) => 40,
+            (Self::Instructions, _) => 15,
+            (Self::Million, false) => 70,
+            (Self::Million, true) => 5,
             (Self::Storm, false) => 90,
             (Self::Storm, true) => 20,
             (Self::Flow, false) => 60,
             (Self::Flow, true) => 15,
             (Self::Workers, false) => 90,
             (Self::Workers, true) => 50,
-            (Self::Stock, false) => 170,
+            (Self::Stock, false) => 150,
             (Self::Stock, true) => 60,
-            (Self::Road, false) => 150,
+            (Self::Road, false) => 300,
             (Self::Road, true) => 20,
         })
     }
@@ -109,8 +120,7 @@ impl Suite {
                 let rounds = if quick { "50" } else { "2000" };
                 let words = ["ratios", "--json", "--rounds", rounds];
                 let text = watch(cargo_bench(root, "cipher").args(words))?;
-                let line = text.lines().rfind(|line| line.starts_with('{'));
-                let table: Value = serde_json::from_str(line.context("it printed no table")?)?;
+                let table = json_line(&text, '{')?;
                 for missing in table["missing"].as_array().into_iter().flatten() {
                     // Debian: apt install libssl3, or libssl3t64.
                     console.line(format!(
@@ -129,15 +139,41 @@ impl Suite {
                 for benchmark in ["packet_path", "set_up"] {
                     let mut command = cargo_bench(root, benchmark);
                     command.args(["--noplot"]).env("CRITERION_HOME", &home);
-                    if quick {
-                        let words = ["--warm-up-time", "0.1", "--measurement-time", "0.2"];
-                        command.args(words).args(["--sample-size", "10"]);
-                    }
+                    let words = if quick {
+                        [
+                            "--warm-up-time",
+                            "0.1",
+                            "--measurement-time",
+                            "0.2",
+                            "--sample-size",
+                            "10",
+                        ]
+                    } else {
+                        [
+                            "--warm-up-time",
+                            "0.3",
+                            "--measurement-time",
+                            "1",
+                            "--sample-size",
+                            "30",
+                        ]
+                    };
+                    command.args(words);
                     watch(&command)?;
                 }
                 let groups = criterion(&home)?;
                 ensure!(!groups.is_empty(), "criterion left no results");
                 Ok(Value::Array(groups))
+            }
+            Self::Instructions => {
+                let text = watch(cargo_bench(root, "instructions").arg("--json"))?;
+                json_line(&text, '[')
+            }
+            Self::Million => {
+                let calls = super::million::calls(quick, console)?.to_string();
+                let words = ["--json", "--calls", &calls];
+                let text = watch(cargo_bench_of(root, "turnpike-tests", "million").args(words))?;
+                json_line(&text, '{')
             }
             Self::Storm | Self::Flow | Self::Workers | Self::Stock | Self::Road => {
                 let folder = scratch.join(self.name());
@@ -164,11 +200,17 @@ impl Suite {
 pub(super) fn build(root: &Path) -> Result<()> {
     let status = cargo(root)
         .args(["bench", "--quiet", "--locked", "-p", "turnpike-bench"])
-        .args(["--benches", "--no-run"])
+        .args(["-p", "turnpike-tests", "--benches", "--no-run"])
         .status()
         .context("cannot start cargo")?;
     ensure!(status.success(), "the benchmarks do not build");
     Ok(())
+}
+
+/// The last line of what a program printed that begins like this, as JSON.
+fn json_line(text: &str, first: char) -> Result<Value> {
+    let line = text.lines().rfind(|line| line.starts_with(first));
+    Ok(serde_json::from_str(line.context("it printed no table")?)?)
 }
 
 fn cargo(root: &Path) -> Command {
@@ -178,9 +220,13 @@ fn cargo(root: &Path) -> Command {
 }
 
 fn cargo_bench(root: &Path, name: &str) -> Command {
+    cargo_bench_of(root, "turnpike-bench", name)
+}
+
+fn cargo_bench_of(root: &Path, package: &str, name: &str) -> Command {
     let mut command = cargo(root);
     command
-        .args(["bench", "--quiet", "--locked", "-p", "turnpike-bench"])
+        .args(["bench", "--quiet", "--locked", "-p", package])
         .args(["--bench", name, "--"]);
     command
 }

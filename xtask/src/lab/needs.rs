@@ -70,6 +70,9 @@ pub const CAPTURES: &[Need] = &[
     need("tshark", "tshark", "a dissector that nobody here wrote"),
 ];
 
+/// What counts instructions.
+pub const COUNTING: &[Need] = &[need("valgrind", "valgrind", "counted instructions")];
+
 /// What asks for prefixes inside calls.
 pub const PREFIXES: &[Need] = &[need(
     "dhcpcd-base",
