@@ -42,34 +42,48 @@ pub(super) struct Choice {
 pub(super) fn best() -> &'static Choice {
     static BEST: OnceLock<Choice> = OnceLock::new();
     BEST.get_or_init(|| {
-        let single = kernel::singles().next().unwrap_or(&kernel::PORTABLE);
-        let mut candidates = vec![Candidate::new(Kernel::Single(single))];
-        candidates.extend(kernel::lanes().map(|lanes| Candidate::new(Kernel::Lanes(lanes))));
-        let mut trial = Trial::new();
-        for _ in 0..ROUNDS {
-            for candidate in &mut candidates {
-                candidate.short = candidate.short.min(trial.time(SHORT, candidate.kernel));
-                candidate.long = candidate.long.min(trial.time(LONG, candidate.kernel));
-            }
-        }
-        let lanes = candidates
-            .iter()
-            .filter_map(|candidate| match candidate.kernel {
-                Kernel::Single(_) => None,
-                Kernel::Lanes(lanes) => Some((lanes, candidate.cost())),
-            });
         let choice = Choice {
-            plan: Plan {
-                single: (single, candidates[0].cost()),
-                lanes: lanes.collect(),
-            },
-            digest: best_digest(1),
-            digests: best_digest(KEYS),
+            plan: best_plan(),
+            digest: best_digest(1, sha1::digests()),
+            digests: best_digest(KEYS, sha1::digests()),
         };
         let Name { single, together } = choice.name();
         tracing::debug!("MPPE kernels: {single} for one packet, {together} for many");
         choice
     })
+}
+
+/// What it would be if this processor had no SHA instructions.
+pub(super) fn without_sha() -> &'static Choice {
+    static WITHOUT: OnceLock<Choice> = OnceLock::new();
+    WITHOUT.get_or_init(|| Choice {
+        plan: best_plan(),
+        digest: best_digest(1, sha1::without_sha()),
+        digests: best_digest(KEYS, sha1::without_sha()),
+    })
+}
+
+fn best_plan() -> Plan {
+    let single = kernel::singles().next().unwrap_or(&kernel::PORTABLE);
+    let mut candidates = vec![Candidate::new(Kernel::Single(single))];
+    candidates.extend(kernel::lanes().map(|lanes| Candidate::new(Kernel::Lanes(lanes))));
+    let mut trial = Trial::new();
+    for _ in 0..ROUNDS {
+        for candidate in &mut candidates {
+            candidate.short = candidate.short.min(trial.time(SHORT, candidate.kernel));
+            candidate.long = candidate.long.min(trial.time(LONG, candidate.kernel));
+        }
+    }
+    let lanes = candidates
+        .iter()
+        .filter_map(|candidate| match candidate.kernel {
+            Kernel::Single(_) => None,
+            Kernel::Lanes(lanes) => Some((lanes, candidate.cost())),
+        });
+    Plan {
+        single: (single, candidates[0].cost()),
+        lanes: lanes.collect(),
+    }
 }
 
 /// What every processor can run, as if it were always worth while.
@@ -192,8 +206,8 @@ impl Trial {
     }
 }
 
-/// Who is the fastest for so many keys.
-fn best_digest(keys: usize) -> &'static Digest {
+/// Which of these is the fastest for so many keys.
+fn best_digest(keys: usize, among: impl Iterator<Item = &'static Digest>) -> &'static Digest {
     let start = StartKey::new([1; 16], Strength::Bits128);
     let mut keys = vec![SessionKey::initial(&start); keys];
     let mut links: Vec<Link<'_>> = keys
@@ -201,8 +215,7 @@ fn best_digest(keys: usize) -> &'static Digest {
         .map(|key| Link { start: &start, key })
         .collect();
     let mut interim = vec![[0; BLOCK]; links.len()];
-    let mut times: Vec<(&'static Digest, u128)> =
-        sha1::digests().map(|digest| (digest, u128::MAX)).collect();
+    let mut times: Vec<(&'static Digest, u128)> = among.map(|digest| (digest, u128::MAX)).collect();
     for _ in 0..ROUNDS {
         for (digest, shortest) in &mut times {
             let begin = Instant::now();

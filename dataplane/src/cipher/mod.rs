@@ -88,6 +88,12 @@ impl Engine {
         Self::with(choice::best())
     }
 
+    /// With the fastest of what this processor would have without SHA instructions, so that one which has them can show
+    /// what others do.
+    pub fn without_sha() -> Self {
+        Self::with(choice::without_sha())
+    }
+
     /// With what every processor can run.
     pub fn portable() -> Self {
         Self::with(choice::portable())

@@ -511,6 +511,10 @@ fn the_reference_is_always_there_and_comes_last() {
             "every processor with AVX2 has the rest, too"
         );
         assert!(hashes.contains(&"AVX2"));
+        let name = Engine::without_sha().name();
+        for name in [name.single, name.together] {
+            assert!(name.contains("AVX"), "{name}");
+        }
         assert!(kernel::lanes().count() >= 4);
     }
 }

@@ -6,6 +6,10 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod eight;
+#[cfg(target_arch = "x86_64")]
 mod ni;
 
 use super::Link;
@@ -17,6 +21,8 @@ const PAD: u8 = 0xf2;
 /// Who can do it.
 pub(super) struct Digest {
     pub(super) name: &'static str,
+    /// Whether it takes SHA instructions where there are any.
+    sha_instructions: bool,
     /// Whether this processor has the instructions.
     runs: fn() -> bool,
     /// The interim key of each link. Of 16 octets the first as many count as the key has.
@@ -29,6 +35,8 @@ pub(super) struct Digest {
 /// The reference.
 pub(super) static PORTABLE: Digest = Digest {
     name: "portable",
+    // Its crate asks the processor itself.
+    sha_instructions: true,
     runs: || true,
     interim: |links, interim| {
         for (link, interim) in links.iter().zip(interim) {
@@ -40,6 +48,7 @@ pub(super) static PORTABLE: Digest = Digest {
 #[cfg(target_arch = "x86_64")]
 static NI: Digest = Digest {
     name: "SHA-NI",
+    sha_instructions: true,
     runs: ni::runs,
     interim: ni::interim,
 };
@@ -47,13 +56,24 @@ static NI: Digest = Digest {
 #[cfg(target_arch = "x86_64")]
 static AVX2: Digest = Digest {
     name: "AVX2",
+    sha_instructions: false,
     runs: avx2::runs,
     interim: avx2::interim,
+};
+
+#[cfg(target_arch = "x86_64")]
+static AVX512: Digest = Digest {
+    name: "AVX-512",
+    sha_instructions: false,
+    runs: avx512::runs,
+    interim: avx512::interim,
 };
 
 const DIGESTS: &[&Digest] = &[
     #[cfg(target_arch = "x86_64")]
     &NI,
+    #[cfg(target_arch = "x86_64")]
+    &AVX512,
     #[cfg(target_arch = "x86_64")]
     &AVX2,
     &PORTABLE,
@@ -62,6 +82,11 @@ const DIGESTS: &[&Digest] = &[
 /// Those that this processor can run; the last is the reference.
 pub(super) fn digests() -> impl Iterator<Item = &'static Digest> {
     DIGESTS.iter().copied().filter(|digest| (digest.runs)())
+}
+
+/// Those of them that are not made of SHA instructions.
+pub(super) fn without_sha() -> impl Iterator<Item = &'static Digest> {
+    digests().filter(|digest| !digest.sha_instructions)
 }
 
 impl Digest {
