@@ -342,14 +342,18 @@ impl Device for Xsk {
         let Some(uses) = &mut self.ports[port as usize] else {
             return 0;
         };
-        let mut received = 0;
+        let memory = &self.memories[usize::from(uses.memory)];
+        let before = batch.len();
         for n in 0..uses.receive.len() {
             // Each queue comes first in its turn, so that a flood on one cannot starve the others.
             let (queue, place) = uses.receive[(uses.turn + n) % uses.receive.len()];
-            received += self.queues[queue].receive(place, batch);
+            self.queues[queue].receive(place, batch);
         }
         uses.turn = (uses.turn + 1) % uses.receive.len();
-        received
+        for frame in &batch[before..] {
+            memory.fetch(frame);
+        }
+        batch.len() - before
     }
 
     fn transmit(&mut self, port: Port, frame: Frame) -> Result<(), Refused> {

@@ -113,6 +113,8 @@ impl Queue {
             sys::set_send_buffer(fd, SEND_BUFFER).map_err(failed("size the send buffer of"))?;
             let ring = writer(fd, RingKind::Transmit, sizes.ring)
                 .map_err(failed("make the transmit ring of"))?;
+            // An older kernel has no such option, and takes a kick for every 32 frames.
+            let _ = sys::set_send_budget(fd, sizes.ring);
             Some(ring)
         } else {
             None
@@ -231,7 +233,8 @@ impl Queue {
         }
     }
 
-    /// Makes the kernel send. In copy mode a call sends 32 frames at most and says EAGAIN when there are more.
+    /// Makes the kernel send. In copy mode a call sends so many frames at most (32, or a ring's worth where Linux can be told:
+    /// [`sys::set_send_budget`]) and says EAGAIN when there are more.
     fn kick(&mut self) {
         let Some(ring) = &mut self.transmit else {
             return;

@@ -250,6 +250,17 @@ pub(super) fn set_send_buffer(fd: BorrowedFd<'_>, octets: c_int) -> io::Result<(
     set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &octets)
 }
 
+// linux/if_xdp.h; since Linux 6.17, and libc does not list it.
+const XDP_MAX_TX_SKB_BUDGET: c_int = 9;
+
+/// Lets one kick send so many frames in copy mode, no more than the transmit ring has entries, which must have been made.
+///
+/// # Errors
+/// `ENOPROTOOPT` before Linux 6.17: 32 frames then.
+pub(super) fn set_send_budget(fd: BorrowedFd<'_>, frames: u32) -> io::Result<()> {
+    set_option(fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &frames)
+}
+
 /// Makes the kernel take frames from the transmit ring.
 pub(super) fn kick_transmit(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: an empty message: neither data nor address is read.

@@ -5,9 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 
-use super::pages::HUGE_PAGE;
+use super::pages::{self, HUGE_PAGE};
 use super::sys::{self, Mapping};
 use crate::device::{CHUNK, Frame};
+
+/// Octets of a frame that a worker is sure to read, about: outer and inner headers.
+const HEADERS: usize = 128;
 
 /// One packet memory. All of it is allocated here, once.
 ///
@@ -87,6 +90,14 @@ impl Umem {
         // SAFETY: as above, but that there may be other slices of these octets: of cells too, as what is not cells
         // borrows the whole memory exclusively. This memory is used by one thread: a `Mapping` cannot be shared.
         unsafe { std::slice::from_raw_parts(start.as_ptr().cast(), len) }
+    }
+
+    /// Has a frame's headers fetched into the cache: they were written by another processor, and are far away.
+    #[inline]
+    pub(super) fn fetch(&self, frame: &Frame) {
+        if let Some(first) = self.lend(frame).first() {
+            pages::fetch(first, 0..HEADERS.min(frame.len()));
+        }
     }
 
     /// Where the octets of a frame are: inside the mapping.
