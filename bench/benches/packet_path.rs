@@ -299,6 +299,7 @@ fn crowded(calls: usize, encryption: Encryption) -> (End, Vec<CallRef>) {
                 call,
                 peer_id: CallId(1),
                 via: rig::CLIENT,
+                window: 64,
             },
             Command::Route {
                 prefix: address.into(),
@@ -442,6 +443,7 @@ fn two_workers() -> [End; 2] {
                 call,
                 peer_id: CallId(1),
                 via: rig::CLIENT,
+                window: 64,
             });
             worker.tell(Command::Forward {
                 call,

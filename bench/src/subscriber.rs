@@ -361,6 +361,7 @@ impl Subscriber {
                     call: call_ref,
                     peer_id,
                     via: self.config.via,
+                    window: self.config.caller.window,
                 }));
                 let mut link = Link::client(self.config.link.clone(), call.seed, now);
                 link.open(now);

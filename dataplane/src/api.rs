@@ -190,6 +190,8 @@ pub enum Command {
         peer_id: CallId,
         /// The next hop for outer packets on the access port; the peer itself when it is on link.
         via: Ipv4Addr,
+        /// The receive window that the peer was told, in packets (RFC 2637 §4.2): half of it is acknowledged at once.
+        window: u16,
     },
     /// Change the next hop of a call's outer packets (routes changed).
     Via {

@@ -23,7 +23,12 @@ impl<D: Device> Path<D> {
     /// Carries out a command. What cannot be is counted. False after [`Command::Stop`].
     pub(crate) fn execute(&mut self, command: &Command, now: Time) -> bool {
         let done = match command {
-            Command::Open { call, peer_id, via } => self.open(*call, *peer_id, *via),
+            Command::Open {
+                call,
+                peer_id,
+                via,
+                window,
+            } => self.open(*call, *peer_id, *via, *window),
             Command::Via { call, via } => self.set_via(call, *via),
             Command::Send { call, frame } => self.slot(call).map(|slot| {
                 self.send_control(slot, frame, now);
@@ -186,6 +191,7 @@ impl<D: Device> Path<D> {
         call: CallRef,
         peer_id: turnpike_protocol::CallId,
         via: Ipv4Addr,
+        window: u16,
     ) -> Result<(), Reason> {
         let core = &mut self.core;
         if core.calls.is_full() {
@@ -196,8 +202,8 @@ impl<D: Device> Path<D> {
             .hops
             .acquire(Port::Access, via)
             .ok_or(Reason::NeighboursFull)?;
-        let receiver =
-            gre::Receiver::new(core.config.acks).with_queue(core.config.reordering.packets);
+        let acks = core.config.acks.within(window);
+        let receiver = gre::Receiver::new(acks).with_queue(core.config.reordering.packets);
         if core
             .calls
             .open(Call::new(call, peer_id, hop, mac, receiver, core.dialect))

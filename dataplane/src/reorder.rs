@@ -122,11 +122,8 @@ impl Core {
         let Some(call) = self.calls.get_mut(slot) else {
             return;
         };
-        call.gre.receiver.note_received(now);
-        if let Some(due) = call.gre.receiver.ack_due()
-            && (due <= now || !self.acks.contains(slot))
-        {
-            self.acks.insert(slot, due);
+        if let Some(due) = call.gre.receiver.note_received(now) {
+            self.acks.insert_by(slot, due);
         }
     }
 

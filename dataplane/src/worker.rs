@@ -55,7 +55,8 @@ pub struct WorkerConfig {
     pub server_address: Option<Ipv4Addr>,
     /// The same for IPv6.
     pub server_address6: Option<Ipv6Addr>,
-    /// When acknowledgements go out on their own; a delay above 120 ms is cut to that.
+    /// When acknowledgements go out on their own, at the latest: calls with a small window have them sooner. A delay
+    /// above 120 ms is cut to that.
     pub acks: AckSettings,
     /// How packets that overtook each other are put back in order.
     pub reordering: Reordering,

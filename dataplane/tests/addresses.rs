@@ -47,6 +47,7 @@ fn open(server: &mut End, call: CallRef, peer_id: u16, address: Ipv4Addr) {
             peer_id: CallId(peer_id),
             // All of them behind one router.
             via: CLIENT,
+            window: 64,
         },
         Command::Route {
             prefix: address.into(),

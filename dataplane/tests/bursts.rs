@@ -74,6 +74,7 @@ fn server(reordering: Reordering) -> End {
                 call: name,
                 peer_id: CallId(number as u16),
                 via: name.peer,
+                window: 64,
             },
             Command::Route {
                 prefix: address(number).into(),

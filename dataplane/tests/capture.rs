@@ -82,6 +82,7 @@ fn a_full_ring_is_counted_and_costs_no_packet() {
             call: AT_SERVER,
             peer_id: AT_CLIENT.id,
             via: CLIENT,
+            window: 64,
         },
         Command::Capture {
             call: AT_SERVER,

@@ -28,6 +28,7 @@ fn with_other_call(pair: &mut Pair) {
             call: OTHER,
             peer_id: CallId(55),
             via: OTHER.peer,
+            window: 64,
         },
         Command::Route {
             prefix: OTHER_INNER.into(),
@@ -489,6 +490,7 @@ fn full_rings_and_empty_memory_are_named_drops() {
             call: AT_SERVER,
             peer_id: AT_CLIENT.id,
             via: CLIENT,
+            window: 64,
         },
     ] {
         pair.server.tell(command);
@@ -525,6 +527,7 @@ fn commands_that_cannot_be_carried_out_are_counted() {
         call: call(n),
         peer_id: CallId(1),
         via: CLIENT,
+        window: 64,
     };
     for n in 0..16 {
         server.tell(open(n));

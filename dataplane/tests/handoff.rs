@@ -45,6 +45,7 @@ fn server(sizes: &RingSizes) -> [End; 2] {
             call,
             peer_id: CallId(n as u16),
             via: CLIENT,
+            window: 64,
         });
         workers[n].tell(Command::Forward {
             call,

@@ -43,6 +43,7 @@ fn other_call() -> [Command; 4] {
             call: OTHER,
             peer_id: CallId(55),
             via: OTHER.peer,
+            window: 64,
         },
         Command::Route6 {
             prefix: "2001:db8:1:8::/64".parse().unwrap(),
@@ -271,6 +272,7 @@ fn workers_hand_packets_to_the_owner() {
         call: AT_SERVER,
         peer_id: CallId(0),
         via: CLIENT,
+        window: 64,
     });
     ends[0].tell(Command::Forward6 {
         call: AT_SERVER,
@@ -471,6 +473,7 @@ fn many_calls_are_looked_up_ahead() {
             call,
             peer_id: CallId(n),
             via: CLIENT,
+            window: 64,
         });
         server.tell(Command::Route6 {
             prefix: prefix(n),

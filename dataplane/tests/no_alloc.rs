@@ -89,6 +89,7 @@ impl SetUp {
             call,
             peer_id: CallId(n),
             via: CLIENT,
+            window: 64,
         });
         let mut seed = [3; 32];
         seed[..2].copy_from_slice(&n.to_be_bytes());
@@ -370,6 +371,7 @@ fn a_worker_allocates_nothing() {
                         call,
                         peer_id: CallId(n),
                         via: GATEWAY,
+                        window: 64,
                     },
                     Command::Route {
                         prefix: core::net::Ipv4Addr::from_bits(n.into()).into(),

@@ -25,6 +25,7 @@ fn with_witness(encryption: Encryption, reordering: Reordering) -> Pair {
             call: WITNESS,
             peer_id: CallId(4),
             via: CLIENT,
+            window: 64,
         },
         Command::Route {
             prefix: WITNESS_INNER.into(),

@@ -274,6 +274,7 @@ fn packets_that_another_worker_hands_over_wait_as_well() {
         call: AT_SERVER,
         peer_id: AT_CLIENT.id,
         via: CLIENT,
+        window: 64,
     });
     workers[0].tell(Command::Forward {
         call: AT_SERVER,

@@ -141,6 +141,7 @@ fn what_the_uplink_cannot_carry_goes_to_linux() {
             call: AT_SERVER,
             peer_id: AT_CLIENT.id,
             via: CLIENT,
+            window: 64,
         },
         Command::DefaultRoute { via: Some(GATEWAY) },
         Command::Neighbour {

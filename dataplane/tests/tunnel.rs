@@ -55,6 +55,7 @@ fn frames_that_answer_a_command_find_it_carried_out() {
         call: AT_SERVER,
         peer_id: AT_CLIENT.id,
         via: CLIENT,
+        window: 64,
     });
     server.receive(
         Port::Access,
@@ -237,14 +238,76 @@ fn acknowledgements_ride_on_data_or_go_alone() {
     pair.client.receive(Port::Access, frames);
     assert_eq!(pair.client.turn().next, None);
     assert_eq!(pair.client.total(Total::AcksReceived), 1);
-    // Eight packets don't wait.
-    pair.server
-        .receive(Port::Access, (43..51).map(|seq| data(seq, 1)));
-    let frames = pair.server.sent(Port::Access);
-    assert_eq!(frames.len(), 1);
-    assert_eq!(gre_of(&frames[0]).0.ack, Some(Seq(50)));
-    assert_eq!(pair.server.total(Total::AcksSent), 2);
     pair.server.assert_dropped(&[]);
+}
+
+/// RFC 2637 §4.2: a sender may stop when so many packets are unacknowledged.
+#[test]
+fn half_of_the_window_is_acknowledged_once_at_the_end_of_a_turn() {
+    for (window, half) in [(1, 1), (3, 2), (16, 8), (64, 32), (u16::MAX, 32)] {
+        let mut server = End::new(Role::Server);
+        for command in [
+            Command::Neighbour {
+                port: Port::Access,
+                address: CLIENT,
+                mac: Some(CLIENT_MAC),
+            },
+            Command::Open {
+                call: AT_SERVER,
+                peer_id: AT_CLIENT.id,
+                via: CLIENT,
+                window,
+            },
+        ] {
+            server.tell(command);
+        }
+        server.turn();
+        let control = |seqs: core::ops::Range<u32>| {
+            seqs.map(|n| gre_to_server(AT_SERVER.id, Some(n), None, ECHO))
+        };
+        server.receive(Port::Access, control(0..half - 1));
+        assert!(server.sent(Port::Access).is_empty(), "{window}");
+        server.receive(Port::Access, control(half - 1..half));
+        let acks = |server: &mut End| -> Vec<_> {
+            let frames = server.sent(Port::Access);
+            frames.iter().map(|frame| gre_of(frame).0.ack).collect()
+        };
+        assert_eq!(acks(&mut server), [Some(Seq(half - 1))], "{window}");
+        // However many come in a turn.
+        server.receive(Port::Access, control(half..half + 60));
+        assert_eq!(acks(&mut server), [Some(Seq(half + 59))], "{window}");
+        assert_eq!(server.total(Total::AcksSent), 2);
+        assert_eq!(server.turn().next, None);
+    }
+}
+
+#[test]
+fn several_packets_are_acknowledged_as_soon_as_the_sender_pauses() {
+    let mut pair = Pair::up(Encryption::Plain);
+    for n in 0..20_u32 {
+        pair.server
+            .receive(Port::Access, (8 * n..8 * n + 7).map(|seq| data(seq, 1)));
+        let next = pair.server.turn().next.unwrap().since(pair.server.now);
+        assert!(next > Duration::from_millis(47), "{next:?}");
+        pair.server.receive(Port::Access, [data(8 * n + 7, 1)]);
+        let next = pair.server.turn().next.unwrap().since(pair.server.now);
+        assert!(next > Duration::from_millis(2) && next <= Duration::from_millis(4));
+        assert!(pair.server.sent(Port::Access).is_empty());
+        pair.server.pass(Duration::from_millis(4));
+        let frames = pair.server.sent(Port::Access);
+        assert_eq!(frames.len(), 1);
+        assert_eq!(gre_of(&frames[0]).0.ack, Some(Seq(8 * n + 7)));
+        assert_eq!(pair.server.turn().next, None);
+    }
+    // Data carries it as ever.
+    pair.server
+        .receive(Port::Access, (160..168).map(|seq| data(seq, 1)));
+    pair.server
+        .receive(Port::Host, [from_linux(&udp(INTERNET, INNER, 1))]);
+    let frames = pair.server.sent(Port::Access);
+    assert_eq!(gre_of(&frames[0]).0.ack, Some(Seq(167)));
+    pair.server.pass(Duration::from_millis(60));
+    assert!(pair.server.sent(Port::Access).is_empty());
 }
 
 #[test]
@@ -295,6 +358,7 @@ fn many_acknowledgements_go_out_in_several_turns() {
             },
             peer_id: CallId(n + 10_000),
             via: CLIENT,
+            window: 64,
         });
     }
     server.turn();
@@ -373,6 +437,7 @@ fn a_full_event_ring_drops_frames_but_no_answers() {
             call: AT_SERVER,
             peer_id: CallId(1),
             via: CLIENT,
+            window: 64,
         })
         .unwrap();
     for seq in 0..10 {

@@ -461,6 +461,7 @@ fn icmp_errors_of_a_worker_reach_the_internet() {
             call,
             peer_id: CallId(7),
             via: CLIENT,
+            window: 64,
         },
         Command::Route {
             prefix: INNER_CLIENT.into(),

@@ -185,6 +185,7 @@ mod tests {
             call: CALL,
             peer_id: CallId(77),
             via: CALL.peer,
+            window: 64,
         });
         let send = || Command::Send {
             call: CALL,

@@ -284,6 +284,7 @@ fn tell_calls(control: &mut ControlEnd, case: &Case, encrypted: bool) -> anyhow:
             call: call_ref,
             peer_id: id,
             via: packets::CLIENT,
+            window: 64,
         };
         tell(control, open)?;
         if encrypted {

@@ -43,6 +43,8 @@ const HEAR_BY: Duration = Duration::from_secs(30);
 
 pub(super) struct Call {
     peer_id: CallId,
+    /// The receive window that the client is told, in packets.
+    window: u16,
     state: State,
 }
 
@@ -95,9 +97,10 @@ struct Live {
 }
 
 impl Call {
-    pub(super) fn new(peer_id: CallId) -> Self {
+    pub(super) fn new(peer_id: CallId, window: u16) -> Self {
         Self {
             peer_id,
+            window,
             state: State::Placing,
         }
     }
@@ -137,6 +140,7 @@ impl Call {
             call,
             peer_id: self.peer_id,
             via,
+            window: self.window,
         }));
         let config = ServerLink {
             name: settings.name.clone().into_bytes(),

@@ -424,7 +424,7 @@ impl Tunnel {
                 }
                 ServerAction::Started(peer) => self.notice(Notice::Started(peer)),
                 ServerAction::Call(call) => {
-                    self.calls.push(Call::new(call.peer_id));
+                    self.calls.push(Call::new(call.peer_id, call.our_window));
                     let peer_id = call.peer_id;
                     self.actions.push_back(Action::Place { peer_id });
                 }

@@ -310,6 +310,7 @@ impl Pair {
                 call,
                 peer_id,
                 via: call.peer,
+                window: 64,
             });
             end.turn();
         }

@@ -48,19 +48,63 @@ impl Arrival {
 /// When acknowledgements that no data packet carries are sent on their own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AckSettings {
-    /// How long a received packet waits for a data packet that can carry its acknowledgement: 4.2 s at most.
+    /// How long a received packet waits for a data packet that can carry its acknowledgement: 131 ms at most, in steps
+    /// of 2 us.
     pub delay: Duration,
+    /// How long the last one waits where [`AckSettings::SEVERAL`] are unacknowledged; the same steps.
+    pub pause: Duration,
     /// So many unacknowledged packets don't wait.
-    pub packets: u32,
+    pub packets: u16,
+}
+
+impl AckSettings {
+    /// With so many unacknowledged, a peer that pauses may have made its window so small, and wait to hear of them.
+    pub const SEVERAL: u16 = 8;
+
+    /// The same for a call for which we announced a receive window of so many packets.
+    ///
+    /// RFC 2637 §4.4: a sender begins with half of the window, so half of it does not wait; two packets at least, as
+    /// each acknowledgement costs as much as a packet.
+    #[must_use]
+    pub fn within(self, window: u16) -> Self {
+        let half = (window / 2).max(2).min(window.max(1));
+        Self {
+            packets: self.packets.min(half),
+            ..self
+        }
+    }
 }
 
 impl Default for AckSettings {
-    /// 50 ms or 8 packets: sooner than every known client's window or timeout needs.
+    /// 50 ms, a pause of 4 ms or 32 packets: sooner than every known client's window or timeout needs.
     fn default() -> Self {
         Self {
             delay: Duration::from_millis(50),
-            packets: 8,
+            pause: Duration::from_millis(4),
+            packets: 32,
         }
+    }
+}
+
+/// A delay in steps of 2 us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Delay(u16);
+
+impl Delay {
+    const STEP: u64 = 2_000;
+
+    const fn new(delay: Duration) -> Self {
+        let steps = delay.as_nanos() / Self::STEP as u128;
+        Self(if steps > u16::MAX as u128 {
+            u16::MAX
+        } else {
+            steps as u16
+        })
+    }
+
+    #[inline]
+    fn after(self, time: Time) -> Time {
+        time + Duration::from_nanos(u64::from(self.0) * Self::STEP)
     }
 }
 
@@ -88,9 +132,16 @@ pub struct Released {
 /// caller's ([`Held`](crate::gre::Held)).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Receiver {
-    /// [`AckSettings::delay`] in nanoseconds, and the packets. Both small: a call's receiver and sender fill one cache line.
-    delay: u32,
-    packets: u32,
+    /// [`AckSettings`]. All small: a call's receiver and sender fill one cache line.
+    delay: Delay,
+    pause: Delay,
+    packets: u16,
+    /// Packets received since the last acknowledgement went out.
+    unacked: u16,
+    /// When the first of them came.
+    since: Time,
+    /// And how much later the last, in nanoseconds.
+    last_after: u32,
     /// The highest number received.
     last: Option<Seq>,
     /// A packet came with a number far from the last: the one after it, which would prove it.
@@ -106,23 +157,22 @@ pub struct Receiver {
     hopeless: u8,
     /// Given up since the last delivery.
     lost: u8,
-    /// Packets received since the last acknowledgement went out.
-    unacked: u32,
-    /// When an acknowledgement has to go out on its own.
-    due: Time,
 }
 
 impl Receiver {
     /// Nothing received yet; nothing will be held.
     pub const fn new(settings: AckSettings) -> Self {
-        let delay = settings.delay.as_nanos();
         Self {
-            delay: if delay > u32::MAX as u128 {
-                u32::MAX
+            delay: Delay::new(settings.delay),
+            pause: Delay::new(settings.pause),
+            packets: if settings.packets == 0 {
+                1
             } else {
-                delay as u32
+                settings.packets
             },
-            packets: settings.packets,
+            unacked: 0,
+            since: Time::ZERO,
+            last_after: 0,
             last: None,
             doubtful: None,
             came: 0,
@@ -130,8 +180,6 @@ impl Receiver {
             span: 0,
             hopeless: 0,
             lost: 0,
-            unacked: 0,
-            due: Time::MAX,
         }
     }
 
@@ -284,15 +332,19 @@ impl Receiver {
         self.last
     }
 
-    /// Notes that a data packet was accepted at `now`, delivered or held, so that it gets acknowledged.
+    /// Notes that a data packet was accepted at `now`, delivered or held, so that it gets acknowledged. Returns
+    /// [`ack_due`](Self::ack_due) where that may have become sooner.
     #[inline]
-    pub fn note_received(&mut self, now: Time) {
-        if self.unacked == 0 {
-            self.due = now + Duration::from_nanos(u64::from(self.delay));
-        }
+    pub fn note_received(&mut self, now: Time) -> Option<Time> {
         self.unacked = self.unacked.saturating_add(1);
-        if self.unacked >= self.packets && self.due > now {
-            self.due = now;
+        if self.unacked == 1 {
+            self.since = now;
+        }
+        self.last_after = u32::try_from(now.since(self.since).as_nanos()).unwrap_or(u32::MAX);
+        if [1, AckSettings::SEVERAL, self.packets].contains(&self.unacked) {
+            self.ack_due()
+        } else {
+            None
         }
     }
 
@@ -303,14 +355,20 @@ impl Receiver {
             return None;
         }
         self.unacked = 0;
-        self.due = Time::MAX;
         self.last
     }
 
-    /// When an acknowledgement must go out on its own; `None` when none is owed.
+    /// When an acknowledgement must go out on its own; `None` when none is owed. Later while packets follow each other.
     #[inline]
     pub fn ack_due(&self) -> Option<Time> {
-        (self.unacked > 0).then_some(self.due)
+        let last = self.since + Duration::from_nanos(u64::from(self.last_after));
+        let first = self.delay.after(self.since);
+        match self.unacked {
+            0 => None,
+            unacked if unacked >= self.packets => Some(last),
+            AckSettings::SEVERAL.. => Some(first.min(self.pause.after(last))),
+            _ => Some(first),
+        }
     }
 }
 
@@ -406,22 +464,67 @@ mod tests {
     }
 
     #[test]
-    fn acknowledges_after_50_ms_or_8_packets() {
+    fn acknowledges_after_50_ms_or_a_pause_or_32_packets() {
+        const MS: Duration = Duration::from_millis(1);
         let mut receiver = Receiver::default();
         let start = Time::from_nanos(1_000);
         assert_eq!(receiver.ack_due(), None);
         assert_eq!(receiver.ack_to_send(), None);
-        receiver.accept(Seq(0));
-        receiver.note_received(start);
-        assert_eq!(receiver.ack_due(), Some(start + Duration::from_millis(50)));
-        let later = start + Duration::from_millis(10);
-        for seq in 1..8 {
-            receiver.accept(Seq(seq));
-            receiver.note_received(later);
+        let mut now = start;
+        for n in 1..32 {
+            receiver.accept(Seq(n));
+            let due = match n {
+                1..8 => start + 50 * MS,
+                _ => now + 4 * MS,
+            };
+            let sooner = [1, 8].contains(&n).then_some(due);
+            assert_eq!(receiver.note_received(now), sooner, "{n}");
+            assert_eq!(receiver.ack_due(), Some(due), "{n}");
+            now += MS;
         }
-        assert_eq!(receiver.ack_due(), Some(later));
-        assert_eq!(receiver.ack_to_send(), Some(Seq(7)));
+        receiver.accept(Seq(32));
+        assert_eq!(receiver.note_received(now), Some(now));
+        assert_eq!(receiver.ack_due(), Some(now));
+        assert_eq!(receiver.ack_to_send(), Some(Seq(32)));
         assert_eq!(receiver.ack_due(), None);
         assert_eq!(receiver.ack_to_send(), None);
+    }
+
+    #[test]
+    fn packets_that_follow_each_other_wait_no_longer_than_the_first_may() {
+        let mut receiver = Receiver::default();
+        let due = receiver.note_received(Time::ZERO);
+        for n in 1..16 {
+            receiver.note_received(Time::ZERO + n * Duration::from_millis(3));
+        }
+        let late = Time::ZERO + Duration::from_millis(49);
+        assert_eq!(receiver.note_received(late), None);
+        assert_eq!(receiver.ack_due(), due);
+    }
+
+    /// A window of 0 is none at all; nobody announces it.
+    #[test]
+    fn half_of_the_window_does_not_wait() {
+        for (window, packets) in [
+            (0, 1),
+            (1, 1),
+            (2, 2),
+            (3, 2),
+            (4, 2),
+            (6, 3),
+            (16, 8),
+            (63, 31),
+            (64, 32),
+            (65, 32),
+            (65_535, 32),
+        ] {
+            let settings = AckSettings::default().within(window);
+            assert_eq!(settings.packets, packets, "{window}");
+            let mut receiver = Receiver::new(settings);
+            for n in 1..=packets {
+                receiver.note_received(Time::ZERO);
+                assert_eq!(receiver.ack_due() == Some(Time::ZERO), n == packets);
+            }
+        }
     }
 }

@@ -62,6 +62,8 @@ pub struct OutgoingCall {
     pub max_bps: u32,
     /// Packets that the client buffers; 0 from Windows.
     pub window: u16,
+    /// Packets that [`Server::connect`](super::Server::connect) will say we buffer.
+    pub our_window: u16,
     /// Processing delay of the client in tenths of a second.
     pub delay: u16,
 }

@@ -27,8 +27,13 @@ pub(super) const VERSION: u16 = 0x0100;
 /// Framing and bearer capabilities: both kinds of each. Nobody should refuse over them, but some look.
 pub(super) const CAPABILITIES: u32 = 3;
 
-/// The receive window announced to a peer that announced none.
-const WINDOW: u16 = 64;
+/// The receive window, in packets, that is announced to a peer that announced this one.
+const fn our_window(window: u16) -> u16 {
+    match window {
+        0 => 64,
+        window => window,
+    }
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -425,6 +430,7 @@ impl Server {
             min_bps: request.min_bps,
             max_bps: request.max_bps,
             window: request.window,
+            our_window: our_window(request.window),
             delay: request.delay,
         }));
     }
@@ -532,11 +538,7 @@ fn connected(call: &Call, id: CallId) -> Message {
         error: GeneralError::NONE,
         cause: 0,
         speed: call.max_bps,
-        window: if call.window == 0 {
-            WINDOW
-        } else {
-            call.window
-        },
+        window: our_window(call.window),
         delay: 0,
         channel: 0,
     })
