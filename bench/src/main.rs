@@ -117,7 +117,7 @@ fn parse() -> (Mode, Origin) {
 fn run(mode: Mode, origin: Origin) -> anyhow::Result<Outcome> {
     match mode {
         Mode::Dial(options) => dial::run(&options),
-        Mode::Flow(options) => flow::run(&options),
+        Mode::Flow(options) => flow::run(&options, origin),
         Mode::Road(options) => road::run(&options, origin),
         Mode::Storm(options) => storm::run(&options, origin),
         Mode::Hold(options) => hold::run(&options, origin),

@@ -158,10 +158,23 @@ fn everything_arrives_over_af_xdp() {
 fn everything_arrives(stage: &Stage, sizes: &str, more: &[&str]) {
     let network = NETWORK.to_string();
     let before = (stage.total("decapsulated"), stage.total("encapsulated"));
-    let words = ["--network", &network, "--rate", "500", "--size", sizes];
+    let page = stage.road.lab.directory().join("flow.html");
+    let words = [
+        "--network",
+        &network,
+        "--rate",
+        "500",
+        "--size",
+        sizes,
+        "--html",
+        page.to_str().unwrap(),
+    ];
     let (status, report) = stage.flow(&[&words, more].concat());
     assert_eq!(status, Some(0), "{report}\n{}", stage.server.log());
     assert_eq!(report["tool"], "flow");
+    assert_eq!(report["options"]["size"], json!(sizes));
+    let page = std::fs::read_to_string(&page).unwrap();
+    assert!(page.contains("<svg") && page.ends_with("</html>"), "{page}");
     assert_eq!(report["flows"]["flows"], json!(CALLS));
     assert_eq!(report["flows"]["all_ways"], json!(CALLS));
     let trials = report["trials"].as_array().unwrap();

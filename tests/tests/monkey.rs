@@ -255,11 +255,16 @@ fn a_power_cut_says_nothing() {
     let stage = stage("60s");
     let more = ["--ends", "power-cut", "--same-id", "0", "--seed", "3"];
     let mut command = stage.command("monkey", &["--calls", "10", "--seconds", "3"]);
+    let page = stage.road.lab.directory().join("monkey.html");
     let output = (command.args(["--every", "2", "--away", "0.5"]).args(more))
+        .arg("--html")
+        .arg(&page)
         .output()
         .unwrap();
     let (status, report) = stage.judge(&output);
     assert_eq!(status, Some(0), "{report}\n{}", stage.server.log());
+    let page = std::fs::read_to_string(&page).unwrap();
+    assert!(page.contains("<svg") && page.ends_with("</html>"), "{page}");
     let cuts = report["monkey"]["strikes"].as_u64().unwrap();
     assert!(cuts > 0, "{report}");
     // Their clients dialled anew, hung up and are gone; of the calls before the server has heard nothing yet.

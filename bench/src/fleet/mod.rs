@@ -8,6 +8,7 @@ mod calls;
 mod options;
 mod phase;
 mod roster;
+mod sources;
 mod times;
 mod turn;
 mod wire;
@@ -34,6 +35,7 @@ pub use options::Dialling;
 pub(crate) use phase::Marks;
 pub use phase::Phase;
 pub(crate) use roster::Roster;
+pub use sources::Sources;
 pub(crate) use times::Times;
 
 /// How long a caller who has hung up waits for the server. The timers of a proper goodbye run out before.

@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use clap::Args;
 
+use super::Sources;
 use crate::dial::{AuthChoice, MppeChoice, StatefulChoice, StrengthChoice, seconds};
 
 /// Whom to dial, as whom, and from where.
@@ -28,10 +29,10 @@ pub struct Dialling {
     /// users, password or password_file, auth, mppe, mppe_strength, mppe_stateful; bench/scenario.toml shows one
     #[arg(long, value_name = "FILE")]
     pub scenario: Option<std::path::PathBuf>,
-    /// Dial from these addresses in turn [default: Linux' choice]. One address has some 28,000 TCP ports, and each is
-    /// taken for a minute after its connection
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
-    pub from: Vec<Ipv4Addr>,
+    /// Dial from these addresses and ranges (10.7.1.1-10.7.1.99) in turn [default: Linux' choice]. One address has some
+    /// 28,000 TCP ports, and each is taken for a minute after its connection
+    #[arg(long, value_name = "ADDRESS[-ADDRESS],...")]
+    pub from: Option<Sources>,
     /// TCP port of the server
     #[arg(long, default_value_t = turnpike_protocol::pptp::PORT)]
     pub port: u16,
@@ -55,34 +56,11 @@ pub struct Dialling {
 impl Dialling {
     /// Where the caller with a number dials from; `None`: from Linux' choice.
     pub(crate) fn address_of(&self, number: u32) -> Option<Ipv4Addr> {
-        match self.from.as_slice() {
-            [] => None,
-            from => Some(from[number as usize % from.len()]),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        dialling: Dialling,
+        self.from.as_ref()?.of(number.into())
     }
 
-    #[test]
-    fn addresses_take_turns() {
-        let words = ["x", "10.7.0.1", "--user", "a", "--password", "b"];
-        let with = |more: &[&str]| Cli::parse_from(words.iter().chain(more)).dialling;
-        assert_eq!(with(&[]).address_of(3), None);
-        let two = with(&["--from", "10.7.1.1,10.7.1.2"]);
-        let expected = [[10, 7, 1, 1], [10, 7, 1, 2], [10, 7, 1, 1]];
-        for (number, address) in (0..).zip(expected) {
-            assert_eq!(two.address_of(number), Some(address.into()));
-        }
+    /// All that are dialled from; none: Linux chooses.
+    pub(crate) fn addresses(&self) -> &[Ipv4Addr] {
+        self.from.as_ref().map_or(&[], Sources::all)
     }
 }

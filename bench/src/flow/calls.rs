@@ -177,10 +177,8 @@ impl<'a> Calls<'a> {
             mtu: 0,
         });
         self.setting += calls;
-        let from = match self.options.from.as_slice() {
-            [] => None,
-            from => Some(from[number % from.len()]),
-        };
+        let from = self.options.from.as_ref();
+        let from = from.and_then(|from| from.of(number as u64));
         let server = SocketAddrV4::new(self.server, self.options.port);
         let connecting = tcp::connect(from, server, self.options.patience);
         let messages = self.messages.clone();

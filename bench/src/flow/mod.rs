@@ -31,6 +31,8 @@ use crate::dial::{
     AuthChoice, MppeChoice, Outcome, StrengthChoice, XdpChoice, positive, resolve, seconds,
 };
 use crate::faults::{Faults, share};
+use crate::fleet::Sources;
+use crate::report::{Origin, Printing};
 
 pub use plan::{Size, Way};
 pub use report::Report;
@@ -98,9 +100,9 @@ pub struct Flow {
     /// Calls begun per second
     #[arg(long, default_value_t = 200.0, value_parser = positive)]
     pub setup_rate: f64,
-    /// Dial from these addresses in turn [default: Linux' choice]
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
-    pub from: Vec<Ipv4Addr>,
+    /// Dial from these addresses and ranges (10.7.1.1-10.7.1.99) in turn [default: Linux' choice]
+    #[arg(long, value_name = "ADDRESS[-ADDRESS],...")]
+    pub from: Option<Sources>,
     /// TCP port of the server
     #[arg(long, default_value_t = turnpike_protocol::pptp::PORT)]
     pub port: u16,
@@ -181,9 +183,9 @@ pub struct Flow {
     /// How many flows are named each way: those that lost most, then the slowest
     #[arg(long, value_name = "FLOWS", default_value_t = 10)]
     pub worst: usize,
-    /// One JSON object at the end instead of text
-    #[arg(long)]
-    pub json: bool,
+    /// How the report is printed.
+    #[command(flatten)]
+    pub printing: Printing,
 }
 
 impl Flow {
@@ -227,7 +229,7 @@ fn loss(text: &str) -> Result<f64, String> {
 ///
 /// # Errors
 /// When nothing can be measured at all.
-pub fn run(options: &Flow) -> anyhow::Result<Outcome> {
+pub fn run(options: &Flow, origin: Origin) -> anyhow::Result<Outcome> {
     anyhow::ensure!(
         options.users == 1 || options.user.contains("{}"),
         "--users {} needs a {{}} in --user, where the number goes",
@@ -238,7 +240,7 @@ pub fn run(options: &Flow) -> anyhow::Result<Outcome> {
         .build()?
         .block_on(async {
             let server = resolve(&options.server, options.port).await?;
-            run::run(options, server).await
+            run::run(options, origin, server).await
         })
 }
 
@@ -288,7 +290,7 @@ mod tests {
     #[test]
     fn users_take_turns() {
         let mut flow = with(&["--network", "203.0.113.90", "--users", "3"]).unwrap();
-        assert!(run(&flow).is_err());
+        assert!(run(&flow, Origin::default()).is_err());
         flow.user = "u{}".to_owned();
         assert_eq!(flow.user_of(4), "u1");
     }

@@ -10,6 +10,7 @@ use super::generator::Generator;
 use super::plan::{Size, Way};
 use super::receiver::{Receiver, Second};
 use crate::dial::{FaultReport, WorkerReport};
+use crate::report::Origin;
 use crate::spread::Spread;
 
 /// Nanoseconds in a millisecond.
@@ -173,10 +174,9 @@ pub struct EndReport {
 /// Everything.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// `flow`.
-    pub tool: &'static str,
-    /// Of turnpike-bench.
-    pub version: &'static str,
+    /// With what this was measured, when, and where.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// The server.
     pub server: Ipv4Addr,
     /// The calls.
@@ -435,8 +435,10 @@ mod tests {
 
     fn report(way: WayReport) -> Report {
         Report {
-            tool: "flow",
-            version: "0",
+            origin: Origin {
+                tool: "flow".to_owned(),
+                ..Origin::default()
+            },
             server: Ipv4Addr::LOCALHOST,
             calls: CallsReport {
                 begun: 3,

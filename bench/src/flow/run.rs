@@ -2,7 +2,6 @@
 
 use core::net::Ipv4Addr;
 use core::time::Duration;
-use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -31,6 +30,7 @@ use super::side::{Half, Side};
 use super::trials::{Step, Trials};
 use crate::dial::{FaultReport, Outcome, WorkerReport, password};
 use crate::faults::{Books, Faulty};
+use crate::report::Origin;
 use crate::tcp;
 use crate::wake::watch;
 
@@ -58,7 +58,8 @@ struct Ends {
     network_troubles: Arc<Troubles>,
 }
 
-pub(super) async fn run(options: &Flow, server: Ipv4Addr) -> anyhow::Result<Outcome> {
+pub(super) async fn run(options: &Flow, from: Origin, server: Ipv4Addr) -> anyhow::Result<Outcome> {
+    let printer = options.printing.open()?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let (halves, mut halves_inbox) = unbounded_channel();
@@ -147,8 +148,7 @@ pub(super) async fn run(options: &Flow, server: Ipv4Addr) -> anyhow::Result<Outc
         return Err(error);
     }
     let report = Report {
-        tool: "flow",
-        version: env!("CARGO_PKG_VERSION"),
+        origin: from,
         server,
         calls: CallsReport {
             begun: calls.begun(),
@@ -167,12 +167,7 @@ pub(super) async fn run(options: &Flow, server: Ipv4Addr) -> anyhow::Result<Outc
         allowed_loss: options.allow_loss,
         interrupted,
     };
-    let text = if options.json {
-        serde_json::to_string(&report)? + "\n"
-    } else {
-        report.text()
-    };
-    io::stdout().lock().write_all(text.as_bytes())?;
+    printer.print(&report, Report::text)?;
     Ok(if report.is_good() {
         Outcome::AllGood
     } else {

@@ -12,7 +12,7 @@ use turnpike_protocol::wire::ppp::Protocol;
 
 use super::Plan;
 use super::intervals::{Interval, memory_of};
-use super::report::Books;
+use super::report::{Books, Report};
 use crate::dial::Outcome;
 use crate::fleet::{Fleet, Leave, News, Roster, until};
 use crate::monkey::{Dice, Kind};
@@ -120,6 +120,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<Outcome> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let printer = plan.printing.open()?;
     let mut keeper = Keeper::new(plan, server)?;
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -137,12 +138,7 @@ pub(super) async fn run(
     let report = keeper
         .books
         .report(origin, *server.ip(), plan, &keeper.fleet);
-    let text = if plan.json {
-        serde_json::to_string(&report)? + "\n"
-    } else {
-        report.text()
-    };
-    io::stdout().lock().write_all(text.as_bytes())?;
+    printer.print(&report, Report::text)?;
     let all = plan.keeping.calls;
     Ok(if report.back == all && report.answered == all {
         Outcome::AllGood
@@ -158,7 +154,7 @@ impl<'a> Keeper<'a> {
         let mut keeper = Self {
             plan,
             roster: Roster::new(dialling)?,
-            fleet: Fleet::new(server, &dialling.from, dialling.patience)?,
+            fleet: Fleet::new(server, dialling.addresses(), dialling.patience)?,
             books: Books::new()?,
             seats: Vec::new(),
             by_caller: HashMap::new(),

@@ -12,7 +12,7 @@ use clap::Args;
 use crate::dial::{Outcome, positive, resolve, seconds};
 use crate::fleet::Dialling;
 use crate::monkey::Mischief;
-use crate::report::Origin;
+use crate::report::{Origin, Printing};
 
 pub use intervals::{Drift, Interval};
 pub use report::{KindReport, MonkeyReport, Report};
@@ -70,9 +70,9 @@ pub struct Hold {
     /// How long, counted from when all have dialled once [default: until SIGINT]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub seconds: Option<Duration>,
-    /// One JSON object at the end instead of text
-    #[arg(long)]
-    pub json: bool,
+    /// How the report is printed.
+    #[command(flatten)]
+    pub printing: Printing,
 }
 
 /// What calls are kept up for.
@@ -88,7 +88,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) interval: Option<Duration>,
     /// A process whose memory is looked at.
     pub(crate) watch: Option<u32>,
-    pub(crate) json: bool,
+    pub(crate) printing: &'a Printing,
 }
 
 /// Holds calls to the end of the time, or until SIGINT or SIGTERM.
@@ -104,7 +104,7 @@ pub fn run(options: &Hold, origin: Origin) -> anyhow::Result<Outcome> {
         mischief: None,
         interval: None,
         watch: None,
-        json: options.json,
+        printing: &options.printing,
     };
     keep(&plan, origin)
 }

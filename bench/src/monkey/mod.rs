@@ -12,7 +12,7 @@ pub use mischief::{Kind, Weighted};
 use crate::dial::{Outcome, seconds};
 use crate::fleet::Dialling;
 use crate::hold::{Keeping, Plan, keep};
-use crate::report::Origin;
+use crate::report::{Origin, Printing};
 
 /// What happens to calls.
 #[derive(Args, Clone)]
@@ -66,9 +66,9 @@ pub struct Monkey {
     /// What happens.
     #[command(flatten)]
     pub chances: Chances,
-    /// One JSON object at the end instead of text
-    #[arg(long)]
-    pub json: bool,
+    /// How the report is printed.
+    #[command(flatten)]
+    pub printing: Printing,
 }
 
 /// Runs a monkey to its end.
@@ -86,7 +86,7 @@ pub fn run(options: &Monkey, origin: Origin) -> anyhow::Result<Outcome> {
             mischief: Some(mischief),
             interval: None,
             watch: None,
-            json: options.json,
+            printing: &options.printing,
         },
         origin,
     )

@@ -3,6 +3,7 @@
 mod origin;
 mod page;
 mod plot;
+mod printing;
 pub(crate) mod sheet;
 mod tools;
 
@@ -14,6 +15,7 @@ use anyhow::Context;
 use clap::Args;
 
 pub use origin::{Origin, processor};
+pub use printing::Printing;
 use sheet::Sheet;
 
 /// Make one HTML page with plots from a report in JSON

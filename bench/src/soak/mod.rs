@@ -8,7 +8,7 @@ use crate::dial::{Outcome, seconds};
 use crate::fleet::Dialling;
 use crate::hold::{Keeping, Plan, keep};
 use crate::monkey::Chances;
-use crate::report::Origin;
+use crate::report::{Origin, Printing};
 
 /// Let calls come and go for hours, and see what changes
 ///
@@ -47,9 +47,9 @@ pub struct Soak {
     /// What happens.
     #[command(flatten)]
     pub chances: Chances,
-    /// One JSON object at the end instead of text
-    #[arg(long)]
-    pub json: bool,
+    /// How the report is printed.
+    #[command(flatten)]
+    pub printing: Printing,
 }
 
 /// Runs to its end, or until SIGINT or SIGTERM.
@@ -71,7 +71,7 @@ pub fn run(options: &Soak, origin: Origin) -> anyhow::Result<Outcome> {
             mischief: Some(mischief),
             interval: Some(options.interval),
             watch: options.watch,
-            json: options.json,
+            printing: &options.printing,
         },
         origin,
     )

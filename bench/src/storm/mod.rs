@@ -13,7 +13,7 @@ use clap::Args;
 
 use crate::dial::{Outcome, positive, resolve};
 use crate::fleet::Dialling;
-use crate::report::Origin;
+use crate::report::{Origin, Printing};
 
 /// Set up calls at a rate, and measure each phase of it
 ///
@@ -47,12 +47,9 @@ pub struct Storm {
     /// Hang up nobody before all set-ups have been tried
     #[arg(long)]
     pub keep: bool,
-    /// One JSON object at the end instead of text
-    #[arg(long)]
-    pub json: bool,
-    /// Write a page with plots, too, as `turnpike-bench report` makes it of the JSON
-    #[arg(long, value_name = "FILE")]
-    pub html: Option<std::path::PathBuf>,
+    /// How the report is printed.
+    #[command(flatten)]
+    pub printing: Printing,
 }
 
 /// Runs a storm to its end, or until SIGINT or SIGTERM. `origin` becomes part of the report.

@@ -2,17 +2,15 @@
 
 use core::net::SocketAddrV4;
 use core::time::Duration;
-use std::io::{self, Write as _};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Storm;
-use super::report::Books;
+use super::report::{Books, Report};
 use crate::dial::Outcome;
 use crate::fleet::{Fleet, News, Roster, until};
-use crate::report::sheet::Sheet;
-use crate::report::{Origin, Page};
+use crate::report::Origin;
 use crate::tcp;
 
 /// How long everybody may take to end after having been asked to.
@@ -44,7 +42,7 @@ pub(super) async fn run(
 ) -> anyhow::Result<Outcome> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let page = options.html.as_deref().map(Page::create).transpose()?;
+    let printer = options.printing.open()?;
     let mut front = Front::new(options, server)?;
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -70,15 +68,7 @@ pub(super) async fn run(
     }
     let (held_back, refused) = (front.held_back, front.fleet.refused());
     let report = front.books.report(origin, *server.ip(), held_back, refused);
-    let text = if options.json {
-        serde_json::to_string(&report)? + "\n"
-    } else {
-        report.text()
-    };
-    io::stdout().lock().write_all(text.as_bytes())?;
-    if let Some(page) = page {
-        page.write(&Sheet::of(&report)?)?;
-    }
+    printer.print(&report, Report::text)?;
     Ok(if report.failed == 0 && report.lost == 0 && report.up > 0 {
         Outcome::AllGood
     } else {
@@ -105,7 +95,7 @@ impl<'a> Front<'a> {
         Ok(Self {
             options,
             roster: Roster::new(dialling)?,
-            fleet: Fleet::new(server, &dialling.from, dialling.patience)?,
+            fleet: Fleet::new(server, dialling.addresses(), dialling.patience)?,
             books: Books::new()?,
             outstanding: 0,
             held_back: 0,
