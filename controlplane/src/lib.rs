@@ -22,6 +22,7 @@ pub mod log;
 pub mod neighbours;
 pub mod pcapng;
 pub mod pool;
+pub mod post;
 pub mod prefixes;
 pub mod rivals;
 pub mod server;

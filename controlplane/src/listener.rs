@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
 use tracing::{debug, warn};
 use turnpike_protocol::pptp;
 
 use crate::driver::{self, Guest, Shared};
+use crate::post;
 use crate::sessions::Order;
 
 /// How many clients that are refused may be waited for at once, to be told so.
@@ -51,7 +51,7 @@ struct Inside {
     by_source: HashMap<Ipv4Addr, usize>,
     total: usize,
     /// Connections that have said nothing of use, oldest first.
-    unproven: BTreeMap<u64, (Ipv4Addr, mpsc::UnboundedSender<Order>)>,
+    unproven: BTreeMap<u64, (Ipv4Addr, post::Sender<Order>)>,
     /// Connections that are only held to be refused.
     refusing: usize,
 }
@@ -146,7 +146,7 @@ impl Connections {
     fn receive(
         self: &Arc<Self>,
         source: Ipv4Addr,
-        orders: &mpsc::UnboundedSender<Order>,
+        orders: &post::Sender<Order>,
         shared: &Shared,
     ) -> Welcome {
         let mut inside = self.lock();
@@ -239,7 +239,7 @@ fn admit(
         debug!(%error, %peer, "connection gone before it was served");
         return;
     }
-    let (orders, mail) = mpsc::unbounded_channel();
+    let (orders, mail) = post::channel();
     let (ticket, refuse) = match connections.receive(peer, &orders, shared) {
         Welcome::In(ticket) => (ticket, false),
         Welcome::Refuse(ticket) => {

@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use turnpike_dataplane::api::CallRef;
 
 use crate::cause::Cause;
+use crate::post;
 use crate::sessions::Order;
 
 /// How long a call that makes way may take: its worker forgets it within milliseconds.
@@ -33,7 +34,7 @@ pub enum SameUser {
 struct Held {
     call: CallRef,
     tunnel: u64,
-    orders: mpsc::UnboundedSender<Order>,
+    orders: post::Sender<Order>,
 }
 
 /// The calls of all users who are logged in.
@@ -54,7 +55,7 @@ impl Rivals {
         account: &str,
         call: CallRef,
         tunnel: u64,
-        orders: &mpsc::UnboundedSender<Order>,
+        orders: &post::Sender<Order>,
         rule: SameUser,
     ) -> Result<(), Cause> {
         let mut accounts = lock(&self.accounts);
@@ -65,6 +66,10 @@ impl Rivals {
                 SameUser::Replace => tell(held.iter()),
                 SameUser::Refuse => return Err(Cause::AlreadyLoggedIn),
             }
+        }
+        // Nearly always there is one.
+        if held.is_empty() {
+            held.reserve_exact(1);
         }
         held.push(Held {
             call,
@@ -149,13 +154,13 @@ mod tests {
         }
     }
 
-    fn orders(told: &mut mpsc::UnboundedReceiver<Order>) -> Vec<Order> {
-        std::iter::from_fn(|| told.try_recv().ok()).collect()
+    fn orders(told: &mut post::Receiver<Order>) -> Vec<Order> {
+        std::iter::from_fn(|| told.try_recv()).collect()
     }
 
     #[test]
     fn the_rule_decides() {
-        let (send, mut told) = mpsc::unbounded_channel();
+        let (send, mut told) = post::channel();
         let rivals = Rivals::default();
         let enter = |id, account, rule| rivals.enter(account, call(id), u64::from(id), &send, rule);
         enter(1, "alice", SameUser::Allow).unwrap();
@@ -183,7 +188,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_needs_the_place_waits_until_it_is_free() {
-        let (send, mut told) = mpsc::unbounded_channel();
+        let (send, mut told) = post::channel();
         let rivals = Arc::new(Rivals::default());
         let free = Arc::new(Mutex::new(false));
         rivals
@@ -191,7 +196,7 @@ mod tests {
             .unwrap();
         let (other, address) = (rivals.clone(), free.clone());
         let leaving = tokio::spawn(async move {
-            assert_eq!(told.recv().await, Some(Order::Replace(call(1))));
+            assert_eq!(told.recv().await, Order::Replace(call(1)));
             // Somebody else's leaving is not enough.
             other.leave("bob", call(9));
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -207,7 +212,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_does_not_go_is_not_waited_for_long() {
-        let (send, mut told) = mpsc::unbounded_channel();
+        let (send, mut told) = post::channel();
         let rivals = Rivals::default();
         let nothing = || None::<()>;
         assert_eq!(rivals.displace("alice", 1, nothing).await, None);

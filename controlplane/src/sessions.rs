@@ -12,6 +12,7 @@ use turnpike_protocol::CallId;
 
 use crate::admin::{CAPTURE_BACKLOG, Killed, Packet, Selector, Side};
 use crate::cause::Cause;
+use crate::post;
 use crate::switchboard::CaptureSink;
 use crate::tunnel::Snapshot;
 
@@ -65,7 +66,7 @@ pub struct Entry {
     pub tunnel: u64,
     /// What is known of the call.
     pub snapshot: Snapshot,
-    orders: mpsc::UnboundedSender<Order>,
+    orders: post::Sender<Order>,
 }
 
 /// All calls, and the captures that wait for packets.
@@ -84,7 +85,7 @@ impl Sessions {
         tunnel: u64,
         snapshots: impl Iterator<Item = Snapshot>,
         held: &mut Vec<CallRef>,
-        orders: &mpsc::UnboundedSender<Order>,
+        orders: &post::Sender<Order>,
     ) -> Vec<(CallRef, Arc<Capture>)> {
         let before = std::mem::take(held);
         let mut entries = lock(&self.entries);
@@ -93,6 +94,7 @@ impl Sessions {
         let mut wanted = Vec::new();
         for snapshot in snapshots {
             let call = snapshot.call;
+            held.reserve_exact(1);
             held.push(call);
             for capture in captures.iter() {
                 if capture.wants(&snapshot) {
@@ -291,7 +293,7 @@ mod tests {
     #[test]
     fn an_id_that_two_calls_have_wants_the_client_too() {
         let sessions = Sessions::default();
-        let (orders, mut told) = mpsc::unbounded_channel();
+        let (orders, mut told) = post::channel();
         let all = [(0, 17), (1, 17), (1, 18)].map(|(peer, id)| snapshot(peer, id));
         sessions.publish(1, all.into_iter(), &mut Vec::new(), &orders);
 
@@ -300,7 +302,7 @@ mod tests {
             refused.to_string(),
             "several calls have this id; name one of 17@10.7.0.2, 17@10.7.0.3"
         );
-        assert!(told.try_recv().is_err(), "nobody is told");
+        assert!(told.try_recv().is_none(), "nobody is told");
         assert!(sessions.capture(call(17, None), 0).is_err());
 
         let killed = sessions
@@ -311,7 +313,7 @@ mod tests {
             told.try_recv().unwrap(),
             Order::Kill(snapshot(1, 17).call, Cause::Killed)
         );
-        assert!(told.try_recv().is_err(), "the other one is not");
+        assert!(told.try_recv().is_none(), "the other one is not");
         assert_eq!(
             sessions.kill(&call(18, None), Cause::Killed).unwrap().len(),
             1
@@ -330,7 +332,7 @@ mod tests {
     #[test]
     fn a_capture_by_id_stays_with_the_call_it_began_with() {
         let sessions = Sessions::default();
-        let (orders, _told) = mpsc::unbounded_channel();
+        let (orders, _told) = post::channel();
         let (_packets, wanted) = sessions.capture(call(17, None), 0).unwrap();
         assert!(wanted.is_empty());
         let publish = |snapshot| {

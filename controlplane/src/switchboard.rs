@@ -25,7 +25,7 @@ use turnpike_protocol::CallId;
 
 use crate::async_fd::watch;
 
-pub use inbox::{Inbox, Mail};
+pub use inbox::{Inbox, Letter, Mail};
 
 /// Commands that may wait between the tunnels and one worker's ring.
 const QUEUE: usize = 256;

@@ -9,9 +9,9 @@ use core::net::Ipv4Addr;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::mpsc;
 use turnpike_protocol::CallId;
 
+use crate::post;
 use crate::sessions::Order;
 
 /// How many of the latest calls with an id are asked. Many clients number their calls from a constant, and behind a
@@ -19,7 +19,7 @@ use crate::sessions::Order;
 const ASKED: usize = 8;
 
 /// The connections that have a call with an id, oldest first.
-type Holders = Vec<(u64, mpsc::UnboundedSender<Order>)>;
+type Holders = Vec<(u64, post::Sender<Order>)>;
 
 /// The calls of all clients, by address and the client's id.
 #[derive(Default)]
@@ -39,14 +39,16 @@ impl Twins {
         peer: Ipv4Addr,
         peer_id: CallId,
         connection: u64,
-        orders: &mpsc::UnboundedSender<Order>,
+        orders: &post::Sender<Order>,
     ) -> Twin {
         let key = (peer, peer_id);
         let mut twins = self.lock();
-        twins
-            .entry(key)
-            .or_default()
-            .push((connection, orders.clone()));
+        let holders = twins.entry(key).or_default();
+        // Nearly always there is one.
+        if holders.is_empty() {
+            holders.reserve_exact(1);
+        }
+        holders.push((connection, orders.clone()));
         Twin {
             twins: self.clone(),
             key,
@@ -101,8 +103,8 @@ mod tests {
     const HOME: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
     const AWAY: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
 
-    fn doubts(orders: &mut mpsc::UnboundedReceiver<Order>) -> usize {
-        std::iter::from_fn(|| orders.try_recv().ok())
+    fn doubts(orders: &mut post::Receiver<Order>) -> usize {
+        std::iter::from_fn(|| orders.try_recv())
             .filter(|order| matches!(order, Order::Doubt))
             .count()
     }
@@ -110,8 +112,8 @@ mod tests {
     #[test]
     fn older_calls_of_the_same_address_and_id_are_asked() {
         let twins = Arc::new(Twins::default());
-        let (old, mut old_hears) = mpsc::unbounded_channel();
-        let (new, mut new_hears) = mpsc::unbounded_channel();
+        let (old, mut old_hears) = post::channel();
+        let (new, mut new_hears) = post::channel();
         let first = twins.enter(HOME, CallId(7), 1, &old);
         // Another id, another address, or the connection itself.
         let others = [
@@ -141,7 +143,7 @@ mod tests {
     #[test]
     fn a_crowd_with_one_id_costs_a_call_no_more_than_eight_questions() {
         let twins = Arc::new(Twins::default());
-        let (orders, mut hears) = mpsc::unbounded_channel();
+        let (orders, mut hears) = post::channel();
         let crowd: Vec<Twin> = (0..100)
             .map(|connection| {
                 let twin = twins.enter(HOME, CallId(0), connection, &orders);

@@ -77,15 +77,15 @@ pub fn address(n: usize) -> Ipv4Addr {
 pub struct Client {
     tunnel: Tunnel,
     /// `None`: it has been forgotten; the server does not know.
-    caller: Option<Caller>,
+    caller: Option<Box<Caller>>,
     /// The id it chose.
     own: CallId,
     call: Option<CallRef>,
     seq: Seq,
     up: bool,
     /// What it sends and receives with.
-    transmit: Option<StartKey>,
-    receive: Option<StartKey>,
+    transmit: Option<Box<StartKey>>,
+    receive: Option<Box<StartKey>>,
 }
 
 impl Client {
@@ -230,7 +230,7 @@ impl Crowd {
         caller.call(own, self.now);
         self.clients.push(Client {
             tunnel: Tunnel::new(settings, SERVER, peer, self.now),
-            caller: Some(caller),
+            caller: Some(Box::new(caller)),
             own,
             call: None,
             seq: Seq(0),
@@ -262,7 +262,8 @@ impl Crowd {
                 any = true;
                 self.server_acts(n, action);
             }
-            while let Some(action) = self.clients[n].caller.as_mut().and_then(Caller::poll) {
+            let caller = |crowd: &mut Self| crowd.clients[n].caller.as_mut()?.poll();
+            while let Some(action) = caller(self) {
                 any = true;
                 self.client_acts(n, action, link);
             }
@@ -275,8 +276,8 @@ impl Crowd {
                         self.clients[n].up = true;
                     }
                     ppp::Action::Load { direction, key, .. } => match direction {
-                        Direction::Receive => self.clients[n].receive = Some(key),
-                        Direction::Transmit => self.clients[n].transmit = Some(key),
+                        Direction::Receive => self.clients[n].receive = Some(Box::new(key)),
+                        Direction::Transmit => self.clients[n].transmit = Some(Box::new(key)),
                     },
                     ppp::Action::Finished(end) => panic!("client {n}: {end:?}"),
                     _ => {}

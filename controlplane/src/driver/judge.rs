@@ -68,6 +68,7 @@ impl Driver {
             ..
         } = &*self.shared;
         rivals.enter(user, call, tunnel, &self.orders, *same_user)?;
+        self.accounts.reserve_exact(1);
         self.accounts
             .push((call, user.clone(), admission.addresses.clone()));
         let allocate = || lock(pool).allocate(&admission.addresses);

@@ -9,11 +9,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{Instrument, debug, info_span};
 use turnpike_dataplane::api::{CallRef, Command};
@@ -28,10 +29,11 @@ use crate::counts::Counts;
 use crate::listener::Ticket;
 use crate::neighbours::Lookups;
 use crate::pool::{Pool, Range};
+use crate::post;
 use crate::prefixes::Prefixes;
 use crate::rivals::{Rivals, SameUser};
 use crate::sessions::{Order, Sessions};
-use crate::switchboard::{Inbox, Mail, Switchboard};
+use crate::switchboard::{Inbox, Letter, Mail, Switchboard};
 use crate::tunnel::{Action, Notice, Settings, Tunnel};
 use crate::twins::{Twin, Twins};
 
@@ -114,7 +116,7 @@ impl Clock {
 /// Everything that tunnels share.
 pub struct Shared {
     /// Settings of all tunnels.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// What logins give.
     pub terms: Terms,
     /// The clock of all tunnels.
@@ -166,13 +168,20 @@ pub struct Guest {
     /// Its place.
     pub ticket: Ticket,
     /// The way to its task.
-    pub orders: mpsc::UnboundedSender<Order>,
+    pub orders: post::Sender<Order>,
     /// There is no room: tell it so, within this time.
     pub refuse: Option<Duration>,
 }
 
 /// Serves one control connection until it and its calls are over.
-pub async fn run(guest: Guest, orders: mpsc::UnboundedReceiver<Order>, shared: Arc<Shared>) {
+///
+/// As many of these wait as there are connections, each in the memory of the largest thing that it ever waits for. So what
+/// is rare or short is boxed while it lasts.
+pub fn run(
+    guest: Guest,
+    orders: post::Receiver<Order>,
+    shared: Arc<Shared>,
+) -> impl Future<Output = ()> + Send {
     let Guest {
         stream,
         local,
@@ -184,16 +193,19 @@ pub async fn run(guest: Guest, orders: mpsc::UnboundedReceiver<Order>, shared: A
     let number = ticket.number();
     let span = info_span!("tunnel", tunnel = number, client = %peer);
     let (inbox, mail) = Inbox::new();
-    let mut settings = shared.settings.clone();
+    let settings = shared.settings.clone();
     let now = shared.clock.now();
     let tunnel = match refuse {
         None => Tunnel::new(settings, local, peer, now),
         Some(time) => {
-            settings.setup_time = settings.setup_time.min(time);
+            let settings = Settings {
+                setup_time: settings.setup_time.min(time),
+                ..Settings::clone(&settings)
+            };
             Tunnel::refusing(settings, local, peer, now)
         }
     };
-    let driver = Driver {
+    let mut driver = Driver {
         tunnel,
         ticket,
         stream: Some(stream),
@@ -210,7 +222,8 @@ pub async fn run(guest: Guest, orders: mpsc::UnboundedReceiver<Order>, shared: A
         accounts: Vec::new(),
         shared,
     };
-    driver.run(mail, orders).instrument(span).await;
+    let (mut mail, mut orders) = (mail, orders);
+    async move { driver.serve(&mut mail, &mut orders).await }.instrument(span)
 }
 
 /// How a call's GRE goes out.
@@ -237,7 +250,7 @@ struct Driver {
     /// read yet.
     shut: bool,
     inbox: Inbox,
-    orders: mpsc::UnboundedSender<Order>,
+    orders: post::Sender<Order>,
     /// Calls that are published.
     held: Vec<CallRef>,
     /// How calls' GRE goes out.
@@ -254,54 +267,45 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(mut self, mut mail: Mail, mut orders: mpsc::UnboundedReceiver<Order>) {
+    async fn serve(&mut self, mail: &mut Mail, orders: &mut post::Receiver<Order>) {
         let mut routes = self.shared.routes.clone();
         let mut stopping = self.shared.stopping.clone();
         let mut following = true;
         let mut told = false;
         loop {
-            self.act().await;
+            if self.tunnel.has_actions() {
+                Box::pin(self.act()).await;
+            }
             if self.tunnel.is_finished() && self.stream.is_none() {
                 return;
             }
-            let clock = self.shared.clock;
-            let now = || clock.now();
-            let deadline = self.tunnel.deadline().map(|at| clock.instant(at));
-            let stalls = self.setting_up.first().map(|(.., until)| *until);
-            let deadline = deadline.into_iter().chain(stalls).min();
+            let deadline = self.deadline();
             tokio::select! {
                 biased;
                 () = stopped(&mut stopping), if !told => {
                     told = true;
-                    self.tunnel.shut_down(Cause::ServerStopping, now());
+                    let now = self.shared.clock.now();
+                    self.tunnel.shut_down(Cause::ServerStopping, now);
                 }
-                Some(order) = orders.recv() => match order {
-                    Order::Kill(call, cause) => self.tunnel.kill(call, cause, now()),
-                    Order::Replace(call) => self.tunnel.replace(call, now()),
-                    Order::Doubt => self.tunnel.doubt(now()),
-                    Order::Displace => self.lost(&io::Error::other("displaced")),
-                },
-                Some(event) = mail.next() => {
-                    self.tunnel.event(event, now());
-                    while let Some(event) = mail.try_next() {
-                        self.act().await;
-                        self.tunnel.event(event, now());
+                order = orders.recv() => self.obey(order),
+                letter = mail.next() => {
+                    self.hear(letter);
+                    while let Some(letter) = mail.try_next() {
+                        if self.tunnel.has_actions() {
+                            Box::pin(self.act()).await;
+                        }
+                        self.hear(letter);
                     }
                 }
-                () = until(deadline) => {
-                    let at = Instant::now();
-                    self.setting_up.retain(|(.., until)| *until > at);
-                    self.tunnel.handle_timeout(now());
-                }
+                () = until(deadline) => self.handle_timeout(),
                 place = places::turn(&mut self.queue), if !self.queue.is_empty() => {
                     if let Some((peer_id, applicant, _)) = self.queue.pop_front() {
-                        self.let_in(peer_id, applicant, place).await;
+                        Box::pin(self.let_in(peer_id, applicant, place)).await;
                     }
                 }
-                () = until(self.closing), if self.stream.is_some() => self.stream = None,
                 changed = routes.changed(), if following => {
                     following = changed.is_ok();
-                    self.reroute().await;
+                    Box::pin(self.reroute()).await;
                 }
                 ready = ready(&self.stream, !self.unsent.is_empty()) => {
                     match ready {
@@ -312,6 +316,41 @@ impl Driver {
                 }
             }
         }
+    }
+
+    fn obey(&mut self, order: Order) {
+        let now = self.shared.clock.now();
+        match order {
+            Order::Kill(call, cause) => self.tunnel.kill(call, cause, now),
+            Order::Replace(call) => self.tunnel.replace(call, now),
+            Order::Doubt => self.tunnel.doubt(now),
+            Order::Displace => self.lost(&io::Error::other("displaced")),
+        }
+    }
+
+    fn hear(&mut self, letter: Letter) {
+        if let Some(event) = letter.open() {
+            self.tunnel.event(event, self.shared.clock.now());
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    fn deadline(&self) -> Option<Instant> {
+        let tunnel = self.tunnel.deadline();
+        let tunnel = tunnel.map(|at| self.shared.clock.instant(at));
+        let stalls = self.setting_up.first().map(|(.., until)| *until);
+        let closing = self.closing.filter(|_| self.stream.is_some());
+        tunnel.into_iter().chain(stalls).chain(closing).min()
+    }
+
+    fn handle_timeout(&mut self) {
+        let at = Instant::now();
+        if self.closing.is_some_and(|closing| closing <= at) {
+            self.stream = None;
+        }
+        self.setting_up.retain(|(.., until)| *until > at);
+        self.setting_up.shrink_to_fit();
+        self.tunnel.handle_timeout(self.shared.clock.now());
     }
 
     fn read(&mut self) {
@@ -344,6 +383,7 @@ impl Driver {
                 break;
             }
             match stream.try_write(&self.unsent) {
+                Ok(octets) if octets == self.unsent.len() => self.unsent = Vec::new(),
                 Ok(octets) => drop(self.unsent.drain(..octets)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => self.lost(&error),
@@ -365,9 +405,7 @@ impl Driver {
 
     /// Does everything that the tunnel wants done, in its order.
     async fn act(&mut self) {
-        let mut acted = false;
         while let Some(action) = self.tunnel.poll() {
-            acted = true;
             match action {
                 Action::Tcp(octets) => {
                     self.unsent.extend_from_slice(&octets);
@@ -403,6 +441,7 @@ impl Driver {
                     let verdict = self.judge(call, credentials, holds).await;
                     if verdict.is_ok() {
                         self.applicants.retain(|(other, _)| *other != call);
+                        self.applicants.shrink_to_fit();
                         if let Some(way) = self.ways.iter().find(|way| way.call == call)
                             && holds.is_none()
                         {
@@ -428,6 +467,7 @@ impl Driver {
                     }
                     if let Notice::Up { call, .. } = notice {
                         self.setting_up.retain(|(other, ..)| *other != call);
+                        self.setting_up.shrink_to_fit();
                     }
                     diary::notice(&notice, &self.shared.counts);
                 }
@@ -448,9 +488,7 @@ impl Driver {
                 }
             }
         }
-        if acted {
-            self.publish().await;
-        }
+        self.publish().await;
     }
 
     async fn publish(&mut self) {
@@ -473,13 +511,17 @@ enum Ready {
 }
 
 async fn ready(stream: &Option<TcpStream>, write: bool) -> io::Result<Ready> {
-    let Some(stream) = stream else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        result = stream.writable(), if write => result.map(|()| Ready::Write),
-        result = stream.readable() => result.map(|()| Ready::Read),
-    }
+    std::future::poll_fn(|context| {
+        let Some(stream) = stream else {
+            return Poll::Pending;
+        };
+        if write && let Poll::Ready(result) = stream.poll_write_ready(context) {
+            return Poll::Ready(result.map(|()| Ready::Write));
+        }
+        let readable = stream.poll_read_ready(context);
+        readable.map(|result| result.map(|()| Ready::Read))
+    })
+    .await
 }
 
 /// Waits for the end of the server.

@@ -81,6 +81,7 @@ impl Driver {
             .map_err(|_| Cause::TooManyCalls)?;
         self.shared.paths.want(via);
         let twins = &self.shared.twins;
+        self.ways.reserve_exact(1);
         self.ways.push(Way {
             call,
             to: peer,

@@ -243,7 +243,7 @@ impl Running {
         .placed_by(lock(&ports).landing());
         let netlink = || system("cannot ask Linux for routes and neighbours (netlink)");
         let shared = Arc::new(Shared {
-            settings: settings(config, &lock(&ports)),
+            settings: settings(config, &lock(&ports)).into(),
             terms: Terms {
                 server_address: config.network.server_address,
                 dns: config.network.dns,

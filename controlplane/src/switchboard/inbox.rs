@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::mpsc;
 use turnpike_dataplane::api::{CallRef, Event, FrameBytes};
+
+use crate::post;
 
 /// Control frames, and packets for ourselves, that may wait for one tunnel; more are dropped (they are repeated).
 const INBOX_FRAMES: usize = 128;
@@ -13,19 +14,21 @@ const INBOX_FRAMES: usize = 128;
 /// per command.
 #[derive(Clone)]
 pub struct Inbox {
-    events: mpsc::UnboundedSender<Letter>,
+    events: post::Sender<Letter>,
     frames: Arc<AtomicUsize>,
 }
 
 /// The tunnel's end of an [`Inbox`].
 pub struct Mail {
-    events: mpsc::UnboundedReceiver<Letter>,
+    events: post::Receiver<Letter>,
     frames: Arc<AtomicUsize>,
 }
 
-/// An event as it waits for its tunnel: as large as what it holds. Every tunnel has room for some of these, and an event
-/// would hold the longest frame there is.
-enum Letter {
+/// An event as it waits for its tunnel: as large as what it holds, where an event has room for the longest frame there
+/// is.
+pub struct Letter(Inside);
+
+enum Inside {
     Frame(CallRef, Box<[u8]>),
     Inner(CallRef, Box<[u8]>),
     Other(Box<Event>),
@@ -33,33 +36,41 @@ enum Letter {
 
 impl Letter {
     fn new(event: Event) -> Self {
-        match event {
-            Event::Frame { call, frame } => Self::Frame(call, frame[..].into()),
-            Event::Inner { call, packet } => Self::Inner(call, packet[..].into()),
-            other => Self::Other(Box::new(other)),
-        }
+        Self(match event {
+            Event::Frame { call, frame } => Inside::Frame(call, frame[..].into()),
+            Event::Inner { call, packet } => Inside::Inner(call, packet[..].into()),
+            other => Inside::Other(Box::new(other)),
+        })
     }
 
-    /// `None` never comes of an event.
-    fn open(self) -> Option<Event> {
-        Some(match self {
-            Self::Frame(call, frame) => Event::Frame {
+    /// The event; `None` never comes of one.
+    pub fn open(self) -> Option<Event> {
+        Some(match self.0 {
+            Inside::Frame(call, frame) => Event::Frame {
                 call,
                 frame: FrameBytes::new(&frame)?,
             },
-            Self::Inner(call, packet) => Event::Inner {
+            Inside::Inner(call, packet) => Event::Inner {
                 call,
                 packet: FrameBytes::new(&packet)?,
             },
-            Self::Other(event) => *event,
+            Inside::Other(event) => *event,
         })
+    }
+
+    /// Whether it comes as often as the client likes.
+    fn is_bounded(&self) -> bool {
+        match &self.0 {
+            Inside::Frame(..) | Inside::Inner(..) => true,
+            Inside::Other(event) => is_bounded(event),
+        }
     }
 }
 
 impl Inbox {
     /// A pair for one tunnel.
     pub fn new() -> (Self, Mail) {
-        let (sender, receiver) = mpsc::unbounded_channel();
+        let (sender, receiver) = post::channel();
         let frames = Arc::new(AtomicUsize::new(0));
         let mail = Mail {
             events: receiver,
@@ -89,22 +100,22 @@ impl Inbox {
 }
 
 impl Mail {
-    /// The next event; `None` when every [`Inbox`] is gone.
-    pub async fn next(&mut self) -> Option<Event> {
-        let event = self.events.recv().await?.open();
-        self.taken(event.as_ref());
-        event
+    /// The next event, still closed: who waits for it need not have room for the longest.
+    pub async fn next(&mut self) -> Letter {
+        let letter = self.events.recv().await;
+        self.taken(&letter);
+        letter
     }
 
     /// The next event if there is one now.
-    pub fn try_next(&mut self) -> Option<Event> {
-        let event = self.events.try_recv().ok()?.open();
-        self.taken(event.as_ref());
-        event
+    pub fn try_next(&mut self) -> Option<Letter> {
+        let letter = self.events.try_recv()?;
+        self.taken(&letter);
+        Some(letter)
     }
 
-    fn taken(&self, event: Option<&Event>) {
-        if event.is_some_and(is_bounded) {
+    fn taken(&self, letter: &Letter) {
+        if letter.is_bounded() {
             self.frames.fetch_sub(1, Ordering::Relaxed);
         }
     }

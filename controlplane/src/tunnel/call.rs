@@ -48,18 +48,14 @@ pub(super) struct Call {
     state: State,
 }
 
-#[allow(
-    clippy::large_enum_variant,
-    reason = "most calls are live, and a call is plain data without pointers"
-)]
 enum State {
     /// An id and a next hop are looked for.
     Placing,
-    Live(Live),
+    Live(Box<Live>),
     /// The worker has been told to forget the call.
     Closing {
         since: Time,
-        ended: Ended,
+        ended: Box<Ended>,
     },
 }
 
@@ -82,7 +78,7 @@ struct Live {
     route: Option<Ipv4Addr>,
     /// Octets of the largest packet that we may send into the call.
     mtu: u16,
-    ipv6: Option<Link6>,
+    ipv6: Option<Box<Link6>>,
     /// Tells the times of its router from those of others.
     jitter: u64,
     up_since: Option<Time>,
@@ -157,7 +153,7 @@ impl Call {
                 ..Timing::default()
             },
         };
-        self.state = State::Live(Live {
+        self.state = State::Live(Box::new(Live {
             call,
             via,
             denies_mppe: settings.mppe == Policy::Deny,
@@ -179,7 +175,7 @@ impl Call {
             applicant: String::new(),
             cause: None,
             refused: None,
-        });
+        }));
     }
 
     /// The client has been told its id: PPP may begin, by its first frame or soon by ours.
@@ -220,17 +216,12 @@ impl Call {
 
     /// The client asks us something inside the call.
     pub(super) fn inner(&mut self, packet: &[u8], inform: &Inform, actions: &mut VecDeque<Action>) {
-        let State::Live(Live {
-            call,
-            route: Some(address),
-            mtu,
-            ..
-        }) = &self.state
-        else {
+        let State::Live(live) = &self.state else {
             return;
         };
-        let call = *call;
-        let answer = inform.answer(packet, *address, *mtu);
+        let Some(address) = live.route else { return };
+        let call = live.call;
+        let answer = inform.answer(packet, address, live.mtu);
         actions.push_back(Action::Notice(Notice::Informed {
             call,
             fault: answer.as_ref().err().copied(),
@@ -249,13 +240,10 @@ impl Call {
         now: Time,
         actions: &mut VecDeque<Action>,
     ) {
-        if let State::Live(Live {
-            call,
-            ipv6: Some(ipv6),
-            ..
-        }) = &mut self.state
+        if let State::Live(live) = &mut self.state
+            && let Some(ipv6) = &mut live.ipv6
         {
-            ipv6.receive(*call, packet, dhcp6, now, actions);
+            ipv6.receive(live.call, packet, dhcp6, now, actions);
         }
     }
 
@@ -279,7 +267,7 @@ impl Call {
                 live.address = Some(address);
                 // None with a login that is only repeated in mid-call.
                 if let Some(grant) = ipv6 {
-                    live.ipv6 = Some(Link6::new(grant, live.jitter));
+                    live.ipv6 = Some(Box::new(Link6::new(grant, live.jitter)));
                 }
             }
             Err(Refusal {
@@ -347,7 +335,7 @@ impl Call {
         match &self.state {
             State::Live(live) => {
                 let link = live.begin_at.or_else(|| live.link.deadline());
-                let ipv6 = live.ipv6.as_ref().and_then(Link6::deadline);
+                let ipv6 = live.ipv6.as_deref().and_then(Link6::deadline);
                 link.into_iter().chain(live.hear_by).chain(ipv6).min()
             }
             State::Placing | State::Closing { .. } => None,
@@ -496,18 +484,21 @@ impl Call {
             counters: CallCounters::default(),
             user: live.user.take(),
             address: live.address,
-            ipv6: live.ipv6.as_ref().map(Link6::grant),
+            ipv6: live.ipv6.as_deref().map(Link6::grant),
             up: live.up_since.map(|since| now.since(since)),
         };
         let since = live.since;
-        self.state = State::Closing { since, ended };
+        self.state = State::Closing {
+            since,
+            ended: Box::new(ended),
+        };
         Some(cause)
     }
 
     /// The worker has forgotten the call.
     pub(super) fn ended(self, counters: CallCounters) -> Option<Ended> {
         match self.state {
-            State::Closing { ended, .. } => Some(Ended { counters, ..ended }),
+            State::Closing { ended, .. } => Some(Ended { counters, ..*ended }),
             State::Placing | State::Live(_) => None,
         }
     }
@@ -533,7 +524,7 @@ impl Call {
                     address: live.address,
                     ipv6: live
                         .ipv6
-                        .as_ref()
+                        .as_deref()
                         .filter(|_| link.ipv6.is_some())
                         .map(Link6::grant),
                     link: Some(link),

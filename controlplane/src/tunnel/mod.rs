@@ -83,7 +83,7 @@ pub struct Placement {
 
 /// One control connection and its calls.
 pub struct Tunnel {
-    settings: Settings,
+    settings: Arc<Settings>,
     local: Ipv4Addr,
     peer: Ipv4Addr,
     control: pptp::Server,
@@ -101,18 +101,28 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// A control connection that `peer` has just opened to `local`.
-    pub fn new(settings: Settings, local: Ipv4Addr, peer: Ipv4Addr, now: Time) -> Self {
-        Self::with(settings, local, peer, None, now)
+    pub fn new(
+        settings: impl Into<Arc<Settings>>,
+        local: Ipv4Addr,
+        peer: Ipv4Addr,
+        now: Time,
+    ) -> Self {
+        Self::with(settings.into(), local, peer, None, now)
     }
 
     /// The same for a client that there is no room for: it is told so in Start-Control-Connection-Reply.
-    pub fn refusing(settings: Settings, local: Ipv4Addr, peer: Ipv4Addr, now: Time) -> Self {
+    pub fn refusing(
+        settings: impl Into<Arc<Settings>>,
+        local: Ipv4Addr,
+        peer: Ipv4Addr,
+        now: Time,
+    ) -> Self {
         let refuse = (StartResult::GENERAL_ERROR, GeneralError::NO_RESOURCE);
-        Self::with(settings, local, peer, Some(refuse), now)
+        Self::with(settings.into(), local, peer, Some(refuse), now)
     }
 
     fn with(
-        settings: Settings,
+        settings: Arc<Settings>,
         local: Ipv4Addr,
         peer: Ipv4Addr,
         refuse: Option<(StartResult, GeneralError)>,
@@ -370,7 +380,17 @@ impl Tunnel {
 
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        // Idle tunnels keep no room for what set-ups have to do.
+        if action.is_none() {
+            self.actions = VecDeque::new();
+        }
+        action
+    }
+
+    /// Whether there is something to do.
+    pub fn has_actions(&self) -> bool {
+        !self.actions.is_empty()
     }
 
     /// Whether the control connection is over and every call has been forgotten by its worker.
@@ -424,6 +444,7 @@ impl Tunnel {
                 }
                 ServerAction::Started(peer) => self.notice(Notice::Started(peer)),
                 ServerAction::Call(call) => {
+                    self.calls.reserve_exact(1);
                     self.calls.push(Call::new(call.peer_id, call.our_window));
                     let peer_id = call.peer_id;
                     self.actions.push_back(Action::Place { peer_id });

@@ -122,8 +122,8 @@ impl Rig {
             id: WorkerId(0),
             role: Role::Server,
             owners: owners.clone(),
-            calls: 256,
-            routes: 256,
+            calls: 1024,
+            routes: 1024,
             routes6: 0,
             ports: [Some(port), None, Some(port)],
             host_peer_mac: THEIRS,
@@ -150,11 +150,12 @@ impl Rig {
                 .await
                 .unwrap();
         }
-        let pool = Range::hosts("10.20.1.0/24".parse().unwrap());
+        let pool =
+            ["10.20.1.0/24", "10.21.0.0/22"].map(|network| Range::hosts(network.parse().unwrap()));
         let (routes, routes_changed) = watch::channel(0);
         let (stopping, stop) = watch::channel(false);
         let shared = Arc::new(Shared {
-            settings: Settings {
+            settings: Arc::new(Settings {
                 name: "turnpike".to_owned(),
                 mtu: 1400,
                 mppe: Policy::Require,
@@ -165,7 +166,7 @@ impl Rig {
                 calls: 8,
                 inform: None,
                 dhcp6: None,
-            },
+            }),
             terms: Terms {
                 server_address: Ipv4Addr::new(10, 20, 0, 1),
                 dns: [None; 2],
@@ -178,7 +179,7 @@ impl Rig {
             applicants: Applicants::new(UNAUTHENTICATED),
             admission,
             prefixes: None,
-            pool: Mutex::new(Pool::new(&[pool], [])),
+            pool: Mutex::new(Pool::new(&pool, [])),
             switchboard,
             paths: Paths::OnLink,
             sessions: Sessions::default(),
@@ -245,6 +246,13 @@ impl Rig {
             gre,
             wire: self.wire.clone(),
         }
+    }
+
+    /// Takes everything from a client but its connection.
+    pub fn forget(&self, mut client: Client) -> std::net::TcpStream {
+        let key = (client.from, client.id);
+        self.mailboxes.lock().unwrap().remove(&key);
+        client.tcp.take().unwrap().into_std().unwrap()
     }
 
     /// Waits until something holds.

@@ -2,7 +2,6 @@
 
 use core::time::Duration;
 
-use rand_chacha::ChaCha8Rng;
 use rand_core::Rng as _;
 
 use super::action::LcpTerms;
@@ -12,6 +11,7 @@ use super::end::{End, printable};
 use super::fsm::State;
 use super::options::{Judgement, Negotiation, Options, Output};
 use super::packet::{self, ConfigOption, OptionBuffer, OptionList, Packet, code};
+use super::random::Random;
 use crate::wire::ppp::Protocol;
 use crate::{Error, Time};
 
@@ -62,7 +62,7 @@ pub struct LcpOptions {
     /// What the peer demands and we agreed to.
     peer_demand: Option<AuthProtocol>,
     loops: u8,
-    random: ChaCha8Rng,
+    random: Random,
     end: Option<End>,
 }
 
@@ -303,12 +303,7 @@ pub struct Lcp {
 
 impl Lcp {
     /// LCP in state Initial. `mru`: what we ask for, in octets.
-    pub fn new(
-        authentication: Authentication,
-        mru: u16,
-        timing: Timing,
-        random: ChaCha8Rng,
-    ) -> Self {
+    pub fn new(authentication: Authentication, mru: u16, timing: Timing, random: Random) -> Self {
         let (demand, answers, end) = match authentication {
             // Nobody is let in unauthenticated because there is no method.
             Authentication::Demand(methods) if methods.is_empty() => {

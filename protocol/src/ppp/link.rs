@@ -3,8 +3,7 @@
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use rand_chacha::{ChaCha8Rng, ChaCha20Rng};
-use rand_core::{Rng as _, SeedableRng as _};
+use rand_core::Rng as _;
 
 use super::action::{Action, LinkInfo};
 use super::auth::{AuthProtocol, Grant, Outcome, Verdict};
@@ -14,6 +13,7 @@ use super::lcp::{Authentication, Lcp, Notice};
 use super::network::{Ncps, Network, Start};
 use super::options::Output;
 use super::packet::{Packet, code};
+use super::random::Random;
 use crate::mppe::Direction;
 use crate::mschap::MasterKeys;
 use crate::wire::ppp::{Frame, Protocol};
@@ -35,7 +35,7 @@ const MRU_OVERHEAD: u16 = 4;
 #[derive(Clone)]
 pub struct Link {
     side: Side,
-    random: ChaCha20Rng,
+    random: Random,
     lcp: Lcp,
     phase: Phase,
     actions: VecDeque<Action>,
@@ -51,7 +51,7 @@ pub struct Link {
 #[derive(Clone)]
 enum Side {
     Server(ServerLink),
-    Client(ClientLink),
+    Client(Box<ClientLink>),
 }
 
 /// What exists only in a phase lives in it: keys, in the last but two.
@@ -76,7 +76,7 @@ impl Link {
             Authentication::Demand(AuthProtocol::usable(&config.methods, config.mppe)),
             config.mtu.saturating_add(MRU_OVERHEAD),
             config.timing,
-            magic_source(seed),
+            Random::apart(seed),
         );
         Self::new(Side::Server(config), lcp, seed, None)
     }
@@ -87,14 +87,14 @@ impl Link {
             Authentication::Answer(config.usable_methods()),
             config.mtu.saturating_add(MRU_OVERHEAD),
             config.timing,
-            magic_source(seed),
+            Random::apart(seed),
         );
         let name = Some(config.name.clone());
-        Self::new(Side::Client(config), lcp, seed, name)
+        Self::new(Side::Client(Box::new(config)), lcp, seed, name)
     }
 
     fn new(side: Side, lcp: Lcp, seed: [u8; 32], name: Option<Vec<u8>>) -> Self {
-        let mut random = ChaCha20Rng::from_seed(seed);
+        let mut random = Random::new(seed);
         let auth_identifier = random.next_u32().to_be_bytes()[0];
         Self {
             side,
@@ -213,7 +213,12 @@ impl Link {
 
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        // Idle links keep no room for it.
+        if action.is_none() {
+            self.actions = VecDeque::new();
+        }
+        action
     }
 
     /// Whether the server has let the client in, and LCP has not been negotiated anew since then: a login that is to be
@@ -544,11 +549,4 @@ impl Link {
 /// Network control protocols (RFC 1661 §2).
 fn is_ncp(protocol: Protocol) -> bool {
     (0x8000..0xc000).contains(&protocol.0)
-}
-
-/// Magic numbers need not be secret, but must differ from the stream that challenges come of.
-fn magic_source(seed: [u8; 32]) -> ChaCha8Rng {
-    let mut random = ChaCha8Rng::from_seed(seed);
-    random.set_stream(1);
-    random
 }

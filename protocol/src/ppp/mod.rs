@@ -21,6 +21,7 @@ mod network;
 mod options;
 pub mod packet;
 mod pap;
+mod random;
 
 pub use action::{Action, Encryption, Ipv6Terms, LcpTerms, LinkInfo, MppeTerms, Terms};
 pub use auth::{

@@ -101,7 +101,7 @@ pub struct Network {
     asks: bool,
     up: Option<Terms>,
     /// `None`: not wanted, not possible, or given up.
-    ipv6cp: Option<Negotiation<Ipv6cp>>,
+    ipv6cp: Option<Box<Negotiation<Ipv6cp>>>,
     up6: Option<Ipv6Terms>,
 }
 
@@ -153,7 +153,7 @@ impl Network {
                     Role::Server => ipv6cp.start_passively_held(),
                     Role::Client => ipv6cp.start_held(now),
                 }
-                ipv6cp
+                Box::new(ipv6cp)
             });
         Ok(Self {
             role,
@@ -201,7 +201,7 @@ impl Network {
 
     /// When IPV6CP's timer is due.
     pub fn ipv6cp_deadline(&self) -> Option<Time> {
-        self.ipv6cp.as_ref().and_then(Negotiation::deadline)
+        self.ipv6cp.as_ref().and_then(|ipv6cp| ipv6cp.deadline())
     }
 
     /// CCP's and the NCPs' timers.
@@ -368,7 +368,7 @@ impl Network {
 
     /// Whatever becomes of IPV6CP, the link goes on.
     fn settle_ipv6cp(&mut self, actions: &mut VecDeque<Action>) {
-        while let Some(output) = self.ipv6cp.as_mut().and_then(Negotiation::poll) {
+        while let Some(output) = self.ipv6cp.as_mut().and_then(|ipv6cp| ipv6cp.poll()) {
             match output {
                 Output::Request { frame, .. } | Output::Ack { frame, .. } => {
                     self.refresh6(actions);

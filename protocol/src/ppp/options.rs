@@ -102,13 +102,23 @@ pub enum Output {
     PeerTerminated(Vec<u8>),
 }
 
+/// What a negotiation needs of [`Timing`] besides the Restart timer.
+#[derive(Clone, Copy, Debug)]
+struct Counts {
+    max_configure: u8,
+    max_terminate: u8,
+    max_failure: u8,
+}
+
 /// One negotiation: the automaton, the Restart timer, identifiers and counters around some [`Options`].
 #[derive(Clone, Debug)]
 pub struct Negotiation<O> {
     /// The options.
     pub options: O,
     state: State,
-    timing: Timing,
+    counts: Counts,
+    /// The Restart timer of the settings.
+    shortest: Duration,
     /// Identifier of our last Configure-Request or Terminate-Request.
     identifier: u8,
     /// Options of our last Configure-Request.
@@ -123,7 +133,7 @@ pub struct Negotiation<O> {
     /// The peer sent Terminate-Ack while our request was under way: it was not ready.
     peer_was_closed: bool,
     restarts_left: u8,
-    /// The Restart timer as the path has shown to need it: no shorter than the one of `timing`.
+    /// The Restart timer as the path has shown to need it: no shorter than `shortest`.
     restart: Duration,
     /// When our last request was sent.
     sent_at: Time,
@@ -141,8 +151,13 @@ impl<O: Options> Negotiation<O> {
         Self {
             options,
             state: State::Initial,
+            counts: Counts {
+                max_configure: timing.max_configure,
+                max_terminate: timing.max_terminate,
+                max_failure: timing.max_failure,
+            },
+            shortest: timing.restart,
             restart: timing.restart,
-            timing,
             sent_at: Time::ZERO,
             identifier: 0,
             request: Vec::new(),
@@ -173,7 +188,12 @@ impl<O: Options> Negotiation<O> {
 
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        // Open layers keep no room for it.
+        if output.is_none() {
+            self.outputs = VecDeque::new();
+        }
+        output
     }
 
     /// Open and Up: begin to negotiate.
@@ -251,13 +271,13 @@ impl<O: Options> Negotiation<O> {
 
     /// Shortens or lengthens the Restart timer from its next start on.
     pub fn set_restart(&mut self, restart: Duration) {
-        self.timing.restart = restart;
+        self.shortest = restart;
         self.restart = restart;
     }
 
     /// Begins with a Restart timer that another negotiation on this path has found to suit it.
     pub fn expect(&mut self, restart: Duration) {
-        self.restart = restart.max(self.timing.restart);
+        self.restart = restart.max(self.shortest);
     }
 
     /// Takes a packet of codes 1 to 7; `false` for any other code, which is then up to the protocol. A malformed one
@@ -352,7 +372,7 @@ impl<O: Options> Negotiation<O> {
         let mut rejects = OptionBuffer::default();
         let mut naks = OptionBuffer::default();
         // RFC 1661 §4.6, Max-Failure: Naks become Rejects, and nothing is appended any more.
-        let patient = self.naks_sent < self.timing.max_failure;
+        let patient = self.naks_sent < self.counts.max_failure;
         for option in request.iter() {
             match self.options.judge(option) {
                 Judgement::Ack => {}
@@ -460,7 +480,7 @@ impl<O: Options> Negotiation<O> {
             // One request and one answer: this is how long the path takes. (After a repetition nobody knows to which of the
             // two the answer belongs.)
             if !self.repeated {
-                let needed = (now.since(self.sent_at) * 2).max(self.timing.restart);
+                let needed = (now.since(self.sent_at) * 2).max(self.shortest);
                 self.restart = self.restart.min(needed);
             }
             return true;
@@ -490,9 +510,9 @@ impl<O: Options> Negotiation<O> {
                 Act::LayerFinished => self.outputs.push_back(Output::Finished),
                 Act::InitializeCounter => {
                     self.restarts_left = if actions.contains(&Act::SendTerminateRequest) {
-                        self.timing.max_terminate
+                        self.counts.max_terminate
                     } else {
-                        self.timing.max_configure
+                        self.counts.max_configure
                     };
                 }
                 Act::ZeroCounter => {

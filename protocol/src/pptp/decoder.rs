@@ -21,10 +21,10 @@ pub enum Incoming {
     },
 }
 
-/// Buffers what has come of a message: never more than [`MAX_MESSAGE`] octets. Plain data.
+/// Buffers what has come of a message: never more than [`MAX_MESSAGE`] octets, and nothing between messages. Plain data.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Decoder {
-    buffer: [u8; MAX_MESSAGE],
+    buffer: Option<Box<[u8; MAX_MESSAGE]>>,
     len: usize,
 }
 
@@ -32,7 +32,7 @@ impl Decoder {
     /// At the start of a stream.
     pub const fn new() -> Self {
         Self {
-            buffer: [0; MAX_MESSAGE],
+            buffer: None,
             len: 0,
         }
     }
@@ -42,22 +42,27 @@ impl Decoder {
     /// `Malformed`: framing is lost, and the connection must be closed, never searched for the next message
     /// (RFC 2637 §1.4). It is said as soon as the octets at hand prove it.
     pub fn next(&mut self, stream: &mut &[u8]) -> Result<Option<Incoming>, Error> {
+        if stream.is_empty() {
+            return Ok(None);
+        }
+        let mut buffer = (self.buffer.take()).unwrap_or_else(|| Box::new([0; MAX_MESSAGE]));
         loop {
-            let wanted = self.wanted();
+            let wanted = self.wanted(&buffer);
             let take = (wanted - self.len).min(stream.len());
             let (taken, rest) = stream.split_at(take);
-            self.buffer[self.len..self.len + take].copy_from_slice(taken);
+            buffer[self.len..self.len + take].copy_from_slice(taken);
             self.len += take;
             *stream = rest;
-            check_header(&self.buffer[..self.len])?;
+            check_header(&buffer[..self.len])?;
             if self.len < wanted {
+                self.buffer = Some(buffer);
                 return Ok(None);
             }
-            if self.len < self.wanted() {
+            if self.len < self.wanted(&buffer) {
                 // The header came: now its length is known.
                 continue;
             }
-            let bytes = &self.buffer[..self.len];
+            let bytes = &buffer[..self.len];
             self.len = 0;
             return match Message::parse(bytes) {
                 Ok(message) => Ok(Some(Incoming::Message(message))),
@@ -75,11 +80,11 @@ impl Decoder {
     }
 
     /// How many octets make the header, or the message when the header is there.
-    fn wanted(&self) -> usize {
+    fn wanted(&self, buffer: &[u8; MAX_MESSAGE]) -> usize {
         if self.len < HEADER_LEN {
             HEADER_LEN
         } else {
-            usize::from(read_u16(&self.buffer, 0))
+            usize::from(read_u16(buffer, 0))
         }
     }
 }

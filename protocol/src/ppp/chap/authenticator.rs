@@ -3,7 +3,6 @@
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use rand_chacha::ChaCha20Rng;
 use rand_core::Rng as _;
 
 use super::failure::{AUTHENTICATION_FAILURE, Failure};
@@ -17,6 +16,7 @@ use crate::ppp::auth::{AuthProtocol, ChangePassword, ChangeResponse, Credentials
 use crate::ppp::config::Timing;
 use crate::ppp::end::{End, ResponseFault, printable};
 use crate::ppp::packet::Packet;
+use crate::ppp::random::Random;
 use crate::{Error, Time};
 
 /// How often a Success is repeated to a client from which nothing else comes.
@@ -79,7 +79,7 @@ impl Authenticator {
     /// Sends the first Challenge.
     pub fn start(
         settings: Settings<'_>,
-        random: &mut ChaCha20Rng,
+        random: &mut Random,
         now: Time,
         actions: &mut VecDeque<Action>,
     ) -> Self {
@@ -110,7 +110,7 @@ impl Authenticator {
         authenticator
     }
 
-    fn ask(&mut self, random: &mut ChaCha20Rng, now: Time, actions: &mut VecDeque<Action>) {
+    fn ask(&mut self, random: &mut Random, now: Time, actions: &mut VecDeque<Action>) {
         random.fill_bytes(&mut self.challenge);
         let value = self.challenge();
         let size = [value.len() as u8];
@@ -348,7 +348,7 @@ impl Authenticator {
     pub fn refuse(
         &mut self,
         verdict: (u32, String, Remedy),
-        random: &mut ChaCha20Rng,
+        random: &mut Random,
         now: Time,
         actions: &mut VecDeque<Action>,
     ) {
@@ -430,7 +430,7 @@ impl Authenticator {
     /// Repeats what may have got lost, challenges again, or says that it is over.
     pub fn handle_timeout(
         &mut self,
-        random: &mut ChaCha20Rng,
+        random: &mut Random,
         now: Time,
         actions: &mut VecDeque<Action>,
     ) -> Option<End> {

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use rand_chacha::ChaCha20Rng;
 use rand_core::Rng as _;
 
 use super::failure::Failure;
@@ -17,6 +16,7 @@ use crate::ppp::auth::{Outcome, Secret, chap_md5};
 use crate::ppp::config::{Applicant, Timing};
 use crate::ppp::end::{End, printable};
 use crate::ppp::packet::{self, Packet};
+use crate::ppp::random::Random;
 use crate::wire::ppp::Protocol;
 use crate::{Error, Time};
 
@@ -86,7 +86,7 @@ impl Peer {
     pub fn receive(
         &mut self,
         packet: &Packet<'_>,
-        random: &mut ChaCha20Rng,
+        random: &mut Random,
         now: Time,
         actions: &mut VecDeque<Action>,
     ) -> Result<Option<Outcome>, Error> {
@@ -114,7 +114,7 @@ impl Peer {
         &mut self,
         identifier: u8,
         challenge: &[u8],
-        random: &mut ChaCha20Rng,
+        random: &mut Random,
         now: Time,
         actions: &mut VecDeque<Action>,
     ) {
@@ -153,7 +153,7 @@ impl Peer {
         identifier: u8,
         challenge: &[u8],
         secret: &Secret,
-        random: &mut ChaCha20Rng,
+        random: &mut Random,
     ) -> Option<Answered> {
         let name = &self.applicant.name[..];
         let (value, expected) = match self.algorithm {
@@ -191,7 +191,7 @@ impl Peer {
     fn receive_verdict(
         &mut self,
         packet: &Packet<'_>,
-        random: &mut ChaCha20Rng,
+        random: &mut Random,
         now: Time,
         actions: &mut VecDeque<Action>,
     ) -> Option<Outcome> {
@@ -226,7 +226,7 @@ impl Peer {
     }
 
     /// What a Failure leaves us to do: another password, or a new one.
-    fn try_again(&mut self, failure: &Failure, random: &mut ChaCha20Rng) -> Option<Answered> {
+    fn try_again(&mut self, failure: &Failure, random: &mut Random) -> Option<Answered> {
         let before = self.answered.as_ref()?;
         if self.accepted
             || self.algorithm == Algorithm::Md5
@@ -275,7 +275,7 @@ impl Peer {
         identifier: u8,
         challenge: &[u8],
         new: &Password,
-        random: &mut ChaCha20Rng,
+        random: &mut Random,
     ) -> Option<Answered> {
         let old = self.applicant.secret.nt_hash();
         let mut filler = [0; BLOCK_LEN];

@@ -2,8 +2,6 @@
 
 use std::collections::VecDeque;
 
-use rand_chacha::ChaCha20Rng;
-
 use crate::ppp::action::Action;
 use crate::ppp::auth::{AuthProtocol, Outcome, Proof, Remedy};
 use crate::ppp::chap::{self, Algorithm};
@@ -11,6 +9,7 @@ use crate::ppp::config::{ClientLink, ServerLink};
 use crate::ppp::end::End;
 use crate::ppp::packet::Packet;
 use crate::ppp::pap;
+use crate::ppp::random::Random;
 use crate::wire::ppp::Protocol;
 use crate::{Error, Time};
 
@@ -35,7 +34,7 @@ impl Auth {
         method: AuthProtocol,
         config: &ServerLink,
         identifier: u8,
-        random: &mut ChaCha20Rng,
+        random: &mut Random,
         now: Time,
         actions: &mut VecDeque<Action>,
     ) -> Option<Self> {
@@ -90,7 +89,7 @@ impl Auth {
         &mut self,
         protocol: Protocol,
         packet: &Packet<'_>,
-        random: &mut ChaCha20Rng,
+        random: &mut Random,
         now: Time,
         actions: &mut VecDeque<Action>,
     ) -> Result<Option<Outcome>, Error> {
@@ -156,7 +155,7 @@ impl Auth {
     pub(super) fn refuse(
         &mut self,
         verdict: (u32, String, Remedy),
-        random: &mut ChaCha20Rng,
+        random: &mut Random,
         now: Time,
         actions: &mut VecDeque<Action>,
     ) {
@@ -208,7 +207,7 @@ impl Auth {
     /// Repeats what may have got lost, or says that it is over.
     pub(super) fn handle_timeout(
         &mut self,
-        random: &mut ChaCha20Rng,
+        random: &mut Random,
         now: Time,
         actions: &mut VecDeque<Action>,
     ) -> Option<End> {

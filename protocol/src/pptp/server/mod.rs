@@ -107,7 +107,12 @@ impl Server {
 
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<ServerAction> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        // Idle connections keep no room for it.
+        if action.is_none() {
+            self.actions = VecDeque::new();
+        }
+        action
     }
 
     /// When [`Server::handle_timeout`] wants to be called; `None` when it is all over.
