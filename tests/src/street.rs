@@ -41,6 +41,7 @@ pub const SIZES: Sizes = Sizes {
     worker: 256,
     held: 0,
     huge_pages: false,
+    busy_poll: 0,
 };
 
 /// A client and a server on a veth pair with `queues` queues; `None` (said aloud) without the rights.

@@ -18,7 +18,7 @@ use turnpike_dataplane::api::{
 use turnpike_dataplane::counters::Total;
 use turnpike_dataplane::device::{Batch, Device, Refused};
 use turnpike_dataplane::netdev::Netlink;
-use turnpike_dataplane::ports::{Mode, ModeChoice, Nic};
+use turnpike_dataplane::ports::{Mode, ModeChoice, Nic, PortsConfig};
 use turnpike_dataplane::rings::{self, RingSizes};
 use turnpike_dataplane::wake::Wake;
 use turnpike_dataplane::worker::{Reordering, Worker, WorkerConfig};
@@ -27,14 +27,14 @@ use turnpike_protocol::gre::AckSettings;
 use turnpike_protocol::{CallId, Role, Time};
 use turnpike_tests::street::*;
 
-fn frames_go_through_and_come_back(choice: ModeChoice, expected: Mode, workers: usize) {
+fn frames_go_through_and_come_back(config: PortsConfig, expected: Mode) {
     const COUNT: u32 = 3000;
-    let Some((_lab, client, server)) = street(if workers == 1 { 1 } else { 4 }) else {
+    let Some((_lab, client, server)) = street(if config.workers == 1 { 1 } else { 4 }) else {
         return;
     };
     let serving = server
         .enter(move || {
-            let (mut ports, xsks) = open(&config(choice, workers));
+            let (mut ports, xsks) = open(&config);
             let modes = ports.modes();
             assert_eq!(modes[0].mode, expected, "{modes:?}");
             assert!(!modes.is_empty());
@@ -70,17 +70,24 @@ fn frames_go_through_and_come_back(choice: ModeChoice, expected: Mode, workers: 
 
 #[test]
 fn frames_go_through_native_xdp() {
-    frames_go_through_and_come_back(ModeChoice::Auto, Mode::Native, 1);
+    frames_go_through_and_come_back(config(ModeChoice::Auto, 1), Mode::Native);
 }
 
 #[test]
 fn frames_go_through_generic_xdp() {
-    frames_go_through_and_come_back(ModeChoice::Generic, Mode::Generic, 1);
+    frames_go_through_and_come_back(config(ModeChoice::Generic, 1), Mode::Generic);
 }
 
 #[test]
 fn workers_share_the_queues_of_a_device() {
-    frames_go_through_and_come_back(ModeChoice::Native, Mode::Native, 2);
+    frames_go_through_and_come_back(config(ModeChoice::Native, 2), Mode::Native);
+}
+
+#[test]
+fn frames_go_through_queues_that_workers_poll() {
+    let mut config = config(ModeChoice::Native, 2);
+    config.sizes.busy_poll = 64;
+    frames_go_through_and_come_back(config, Mode::Native);
 }
 
 #[test]

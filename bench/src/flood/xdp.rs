@@ -44,6 +44,7 @@ const SIZES: Sizes = Sizes {
     // It sends only.
     held: 0,
     huge_pages: false,
+    busy_poll: 0,
 };
 
 pub(super) struct Sender {

@@ -104,6 +104,8 @@ pub struct Server {
     pub workers: Option<u8>,
     /// The core of each worker; empty: not pinned by the configuration. When not empty, as many as `workers`.
     pub cpus: Vec<usize>,
+    /// Frames that a worker takes from a NIC at a time by polling it; 0: none, the NIC interrupts.
+    pub busy_poll: u16,
 }
 
 impl Server {

@@ -198,6 +198,7 @@ fn server_of(reader: &mut Reader<'_>, section: Option<Section<'_>>) -> (Server, 
         run_dir: PathBuf::from(RUN_DIR),
         workers: None,
         cpus: Vec::new(),
+        busy_poll: 0,
     };
     let Some(mut section) = section else {
         return (server, Vec::new());
@@ -265,6 +266,15 @@ fn server_of(reader: &mut Reader<'_>, section: Option<Section<'_>>) -> (Server, 
     );
     if let Some(cpus) = cpus {
         cpus_of(reader, &mut server, workers, cpus);
+    }
+    let busy_poll = section.number(
+        reader,
+        "busy_poll",
+        0..=1024,
+        "write how many frames a worker takes from a NIC at a time by polling it: 64 is a good start, 0 leaves it to interrupts",
+    );
+    if let Some(frames) = busy_poll.and_then(|frames| u16::try_from(frames.value).ok()) {
+        server.busy_poll = frames;
     }
     section.finish(reader);
     (server, addresses)

@@ -105,6 +105,7 @@ listen = ["192.0.2.1", "192.0.2.2"]
 run_dir = "/run/edge"
 workers = 2
 cpus = [1, 3]
+busy_poll = 64
 [access]
 interface = "eth0"
 mode = "native"
@@ -171,6 +172,7 @@ level = "debug"
         (config.server.workers, &*config.server.cpus),
         (Some(2), &[1, 3][..])
     );
+    assert_eq!(config.server.busy_poll, 64);
     assert_eq!(config.access.mode, XdpMode::Native);
     assert_eq!(config.access.source_check, SourceCheck::Relaxed);
     let uplink = config.uplink.unwrap();
@@ -485,6 +487,9 @@ fn lists_are_checked_entry_by_entry() {
 
 #[test]
 fn numbers_and_durations_have_bounds() {
+    assert_eq!(config(&with("server", "busy_poll = 0")).server.busy_poll, 0);
+    assert!(fault("server", "busy_poll = 1025").contains("outside 0 to 1024"));
+    assert!(fault("server", "busy_poll = true").contains("`busy_poll` in [server] is"));
     assert!(fault("network", "mtu = 575").contains("outside 576 to 1456"));
     assert!(fault("network", "mtu = -1").contains("not a whole number"));
     assert!(fault("network", "mtu = 1400.5").contains("not a whole number"));

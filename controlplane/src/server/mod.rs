@@ -474,6 +474,7 @@ fn ports_config(config: &Config, workers: usize) -> PortsConfig {
         workers,
         sizes: Sizes {
             held: config.gre.reordering.chunks(),
+            busy_poll: config.server.busy_poll,
             ..Sizes::default()
         },
     }

@@ -53,7 +53,7 @@ pub enum Error {
     },
 }
 
-/// Sizes of rings and memories.
+/// Sizes of rings and memories, and of what is taken from a driver at a time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Sizes {
     /// Entries of the receive, transmit and completion rings, a power of two; fill rings have twice as many.
@@ -65,6 +65,9 @@ pub struct Sizes {
     pub held: u32,
     /// Whether packet memory lies in huge pages, which must have been reserved.
     pub huge_pages: bool,
+    /// Frames that the worker itself takes from a driver at a time, by a system call for each queue and turn; 0: none, drivers'
+    /// interrupts bring them.
+    pub busy_poll: u16,
 }
 
 impl Default for Sizes {
@@ -77,6 +80,7 @@ impl Default for Sizes {
             worker: (2 * 2 * Port::ALL.len() * BATCH) as u32,
             held: Reordering::default().chunks(),
             huge_pages: false,
+            busy_poll: 0,
         }
     }
 }

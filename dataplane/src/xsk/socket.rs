@@ -1,7 +1,7 @@
 //! The sockets on one queue of one device, with their rings.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,6 +61,8 @@ pub(super) struct Queue {
     /// Chunks that are being sent: in the transmit ring, in Linux' hands, in the completion ring.
     sending: u32,
     ring: u32,
+    /// Whether the driver is polled.
+    busy_poll: bool,
     pub(super) zero_copy: bool,
     pub(super) troubles: Troubles,
 }
@@ -109,6 +111,7 @@ impl Queue {
             .map_err(failed("make the completion ring of"))?;
         let receive = reader(fd, RingKind::Receive, sizes.ring)
             .map_err(failed("make the receive ring of"))?;
+        poll(fd, sizes).map_err(failed("turn busy polling on for"))?;
         let transmit = if transmits {
             sys::set_send_buffer(fd, SEND_BUFFER).map_err(failed("size the send buffer of"))?;
             let ring = writer(fd, RingKind::Transmit, sizes.ring)
@@ -135,6 +138,7 @@ impl Queue {
             fill_target: sizes.fill(),
             sending: 0,
             ring: sizes.ring,
+            busy_poll: sizes.busy_poll > 0,
             zero_copy,
             troubles: Troubles::default(),
         })
@@ -155,6 +159,7 @@ impl Queue {
         let socket = sys::xdp_socket().map_err(failed("open"))?;
         let receive = reader(socket.as_fd(), RingKind::Receive, sizes.ring)
             .map_err(failed("make the receive ring of"))?;
+        poll(socket.as_fd(), sizes).map_err(failed("turn busy polling on for"))?;
         bind(&socket, self.device, self.number, 0, Some(&self.sockets[0]))
             .map_err(failed("bind"))?;
         self.receive.push(receive);
@@ -228,7 +233,9 @@ impl Queue {
             filled += 1;
         }
         self.filled = filled;
-        if self.fill.publish() > 0 && self.fill.needs_wakeup() {
+        let filled = self.fill.publish() > 0;
+        if self.busy_poll || (filled && self.fill.needs_wakeup()) {
+            // One of a queue's sockets polls for all of them.
             sys::kick_receive(self.sockets[0].as_fd());
         }
     }
@@ -275,6 +282,14 @@ impl Queue {
     }
 }
 
+/// Turns busy polling on where it is wanted.
+fn poll(socket: BorrowedFd<'_>, sizes: &Sizes) -> io::Result<()> {
+    match sizes.busy_poll {
+        0 => Ok(()),
+        frames => sys::set_busy_poll(socket, frames),
+    }
+}
+
 /// Binds, waiting for a queue that a socket closed a moment ago still has.
 fn bind(
     socket: &OwnedFd,
@@ -308,7 +323,7 @@ fn split(address: u64) -> (u32, u16) {
 }
 
 fn writer<T: super::ring::Item>(
-    fd: std::os::fd::BorrowedFd<'_>,
+    fd: BorrowedFd<'_>,
     kind: RingKind,
     entries: u32,
 ) -> io::Result<Writer<T>> {
@@ -320,7 +335,7 @@ fn writer<T: super::ring::Item>(
 }
 
 fn reader<T: super::ring::Item>(
-    fd: std::os::fd::BorrowedFd<'_>,
+    fd: BorrowedFd<'_>,
     kind: RingKind,
     entries: u32,
 ) -> io::Result<Reader<T>> {

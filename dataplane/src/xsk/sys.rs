@@ -250,6 +250,9 @@ pub(super) fn set_send_buffer(fd: BorrowedFd<'_>, octets: c_int) -> io::Result<(
     set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &octets)
 }
 
+/// Not 0 is all that counts: a call that does not wait polls once.
+const BUSY_POLL_MICROSECONDS: c_int = 20;
+
 // linux/if_xdp.h; since Linux 6.17, and libc does not list it.
 const XDP_MAX_TX_SKB_BUDGET: c_int = 9;
 
@@ -259,6 +262,19 @@ const XDP_MAX_TX_SKB_BUDGET: c_int = 9;
 /// `ENOPROTOOPT` before Linux 6.17: 32 frames then.
 pub(super) fn set_send_budget(fd: BorrowedFd<'_>, frames: u32) -> io::Result<()> {
     set_option(fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &frames)
+}
+
+/// Has the driver's queue polled by the system calls of this socket, `frames` at a time, and its interrupts put off while
+/// they come often enough (Linux 5.11).
+pub(super) fn set_busy_poll(fd: BorrowedFd<'_>, frames: u16) -> io::Result<()> {
+    for (option, value) in [
+        (libc::SO_PREFER_BUSY_POLL, 1),
+        (libc::SO_BUSY_POLL, BUSY_POLL_MICROSECONDS),
+        (libc::SO_BUSY_POLL_BUDGET, c_int::from(frames)),
+    ] {
+        set_option(fd, libc::SOL_SOCKET, option, &value)?;
+    }
+    Ok(())
 }
 
 /// Makes the kernel take frames from the transmit ring.
@@ -281,7 +297,7 @@ pub(super) fn kick_transmit(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Makes the driver look at the fill ring (zero-copy drivers ask for it).
+/// Makes the driver look at the fill ring (zero-copy drivers ask for it), and polls it where that is wanted.
 pub(super) fn kick_receive(fd: BorrowedFd<'_>) {
     // SAFETY: an empty message: nothing is written.
     unsafe {

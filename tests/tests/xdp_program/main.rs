@@ -366,6 +366,7 @@ const SIZES: Sizes = Sizes {
     worker: 64,
     held: 0,
     huge_pages: false,
+    busy_poll: 0,
 };
 
 #[test]
