@@ -8,6 +8,7 @@ pub mod fleet;
 pub mod flood;
 pub mod flow;
 pub mod hold;
+mod live;
 pub mod monkey;
 pub mod report;
 pub mod road;

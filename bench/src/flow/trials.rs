@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
 use super::Flow;
 use super::calls::Calls;
@@ -15,6 +15,7 @@ use super::plan::{Order, Schedule, Script, Size, Trial, Way};
 use super::receiver::Receiver;
 use super::report::{TrialReport, VerifiedReport, VerifiedWay, WayReport};
 use super::side::Half;
+use crate::live::{self, Live};
 
 /// Between an order and the first packet, so that both ends have heard of it.
 const LEAD: Duration = Duration::from_millis(100);
@@ -36,9 +37,6 @@ const VERIFY_SIZE: u16 = 64;
 
 /// Numbers that a flow's receiver tells apart, in seconds of its packets.
 const WINDOW: f64 = 2.0;
-
-/// How often the figures on the screen change.
-const SHOW: Duration = Duration::from_millis(250);
 
 /// Whether there is more to come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,18 +76,15 @@ pub(super) struct Trials<'a> {
     begun: u8,
     pub(super) verified: Option<VerifiedReport>,
     pub(super) reports: Vec<TrialReport>,
-    progress: ProgressBar,
-    shown: Instant,
-    /// Packets sent and received when the figures were shown last.
-    before: Vec<(u64, u64)>,
+    live: Live,
+    /// Since when the trial runs.
+    since: Instant,
+    /// Packets sent and received in each second of it so far, by way.
+    seconds: Vec<[Vec<u64>; 2]>,
 }
 
 impl<'a> Trials<'a> {
     pub(super) fn new(options: &'a Flow, origin: Instant, script: Arc<Script>) -> Self {
-        let progress = ProgressBar::new(options.calls.into());
-        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} calls {elapsed}") {
-            progress.set_style(style);
-        }
         Self {
             options,
             origin,
@@ -100,16 +95,19 @@ impl<'a> Trials<'a> {
             begun: 0,
             verified: None,
             reports: Vec::new(),
-            progress,
-            shown: Instant::now(),
-            before: Vec::new(),
+            live: Live::new(
+                ProgressBar::new(options.calls.into()),
+                "{bar:40} {pos}/{len} calls {elapsed}",
+            ),
+            since: Instant::now(),
+            seconds: Vec::new(),
         }
     }
 
     /// Shows how many calls are up, while they come up.
     pub(super) fn set_up(&self, calls: &Calls<'_>) {
         if matches!(self.stage, Stage::SettingUp) {
-            self.progress.set_position(calls.came_up);
+            self.live.bar.set_position(calls.came_up);
         }
     }
 
@@ -118,7 +116,7 @@ impl<'a> Trials<'a> {
     /// # Errors
     /// When packets of a size that is asked for do not fit the calls.
     pub(super) fn begin(&mut self, calls: &Calls<'_>) -> anyhow::Result<()> {
-        self.progress.finish_and_clear();
+        self.live.bar.finish_and_clear();
         let Some(mtu) = calls.mtu() else {
             // Nobody is up.
             self.stage = Stage::Over;
@@ -216,7 +214,7 @@ impl<'a> Trials<'a> {
     }
 
     fn collect(&mut self, trial: Arc<Trial>) {
-        self.progress.finish_and_clear();
+        self.live.bar.finish_and_clear();
         self.script.order(Order::Rest);
         self.stage = Stage::Collecting {
             trial,
@@ -261,43 +259,43 @@ impl<'a> Trials<'a> {
         let rate = self.options.rate_of(self.flows.len());
         let seconds = self.options.seconds.as_secs_f64();
         let trial = self.order(size, rate, ((rate * seconds) as u64).max(1));
-        self.progress = ProgressBar::new(self.options.seconds.as_millis() as u64);
-        if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {elapsed} {msg}") {
-            self.progress.set_style(style);
-        }
-        self.progress.set_prefix(format!("size {size}"));
-        self.before = vec![(0, 0); self.ways.len()];
+        self.live = Live::new(
+            ProgressBar::new(self.options.seconds.as_millis() as u64),
+            "{prefix} {bar:40} {elapsed}",
+        );
+        self.live.bar.set_prefix(format!("size {size}"));
+        self.since = Instant::now();
+        self.seconds = vec![<[Vec<u64>; 2]>::default(); self.ways.len()];
         self.stage = Stage::Running {
             trial,
             complete: None,
         };
     }
 
-    /// Live rates.
+    /// How it goes.
     fn show(&mut self) {
-        let time = self.shown.elapsed();
-        if time < SHOW {
-            return;
-        }
-        self.shown = Instant::now();
-        let mut message = String::new();
-        for (way, before) in self.ways.iter().zip(&mut self.before) {
+        let time = self.since.elapsed();
+        let second = time.as_secs() as usize;
+        for (way, seconds) in self.ways.iter().zip(&mut self.seconds) {
             let live = &self.script.live[*way as usize];
-            let now = (
-                live.sent.load(Ordering::Relaxed),
-                live.received.load(Ordering::Relaxed),
-            );
-            let rate = |now: u64, before: u64| (now - before) as f64 / time.as_secs_f64();
-            message += &format!(
-                " {}: {:.0}/s sent, {:.0}/s received",
-                way.name(),
-                rate(now.0, before.0),
-                rate(now.1, before.1)
-            );
-            *before = now;
+            for (seconds, count) in seconds.iter_mut().zip([&live.sent, &live.received]) {
+                seconds.resize(second + 1, 0);
+                let before: u64 = seconds[..second].iter().sum();
+                seconds[second] = count.load(Ordering::Relaxed).saturating_sub(before);
+            }
         }
-        self.progress.set_message(message);
-        self.progress.inc(time.as_millis() as u64);
+        self.live.bar.set_position(time.as_millis() as u64);
+        let (ways, all) = (&self.ways, &self.seconds);
+        self.live.show(|| {
+            let mut lines = Vec::new();
+            for (way, seconds) in ways.iter().zip(all) {
+                for (seconds, what) in seconds.iter().zip(["sent", "received"]) {
+                    let name = format!("{} {what}", way.name());
+                    lines.push(live::each_second(&name, seconds.iter().copied()));
+                }
+            }
+            lines
+        });
     }
 
     /// How many packets an end sent and received while flows were verified.
@@ -353,6 +351,6 @@ impl<'a> Trials<'a> {
 
     /// Nothing more is shown.
     pub(super) fn finish(&self) {
-        self.progress.finish_and_clear();
+        self.live.bar.finish_and_clear();
     }
 }

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::{self, Write as _};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use tokio::signal::unix::{SignalKind, signal};
 use turnpike_protocol::CallId;
 use turnpike_protocol::wire::ppp::Protocol;
@@ -15,6 +15,7 @@ use super::intervals::{Interval, memory_of};
 use super::report::{Books, Report};
 use crate::dial::Outcome;
 use crate::fleet::{Fleet, Leave, News, Roster, until};
+use crate::live::Live;
 use crate::monkey::{Dice, Kind};
 use crate::report::Origin;
 use crate::tcp;
@@ -110,7 +111,7 @@ struct Keeper<'a> {
     piece_until: Option<At>,
     /// Told to end by a signal.
     stopped: bool,
-    progress: ProgressBar,
+    live: Live,
 }
 
 pub(super) async fn run(
@@ -134,7 +135,7 @@ pub(super) async fn run(
             _ = ticks.tick() => keeper.show(),
         }
     }
-    keeper.progress.finish_and_clear();
+    keeper.live.bar.finish_and_clear();
     let report = keeper
         .books
         .report(origin, *server.ip(), plan, &keeper.fleet);
@@ -166,7 +167,7 @@ impl<'a> Keeper<'a> {
             stage: Stage::Dialling,
             piece_until: None,
             stopped: false,
-            progress: progress(plan.seconds),
+            live: live(plan.seconds),
         };
         for at in 0..keeping.calls {
             keeper.seats.push(Seat {
@@ -512,7 +513,7 @@ impl<'a> Keeper<'a> {
         let memory = self.plan.watch.and_then(memory_of);
         let is_first = self.books.has_no_interval();
         let line = self.books.interval(self.up, now, memory).line();
-        self.progress.suspend(|| {
+        self.live.bar.suspend(|| {
             // Nothing to be done about a stderr that is gone.
             let mut stderr = io::stderr().lock();
             if is_first {
@@ -534,29 +535,22 @@ impl<'a> Keeper<'a> {
         };
         if let (Stage::Working(Some(end)), Some(time)) = (self.stage, self.plan.seconds) {
             let left = end.saturating_sub(now);
-            self.progress
+            self.live
+                .bar
                 .set_position(time.saturating_sub(left).as_secs());
         }
         let all = self.plan.keeping.calls;
-        self.progress.set_message(format!(
-            "{} of {all} up, {} setting up, {}{words}",
-            self.up,
-            self.outstanding,
-            self.books.so_far(),
-        ));
+        let (books, up, outstanding) = (&self.books, self.up, self.outstanding);
+        self.live.show(|| {
+            let state = format!("{up} of {all} up, {outstanding} setting up{words}");
+            [vec![state], books.so_far()].concat()
+        });
     }
 }
 
-fn progress(time: Option<Duration>) -> ProgressBar {
-    let (progress, template) = match time {
-        Some(time) => (
-            ProgressBar::new(time.as_secs()),
-            "{bar:30} {pos}/{len} s  {msg}",
-        ),
-        None => (ProgressBar::new_spinner(), "{spinner} {elapsed}  {msg}"),
-    };
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        progress.set_style(style);
+fn live(time: Option<Duration>) -> Live {
+    match time {
+        Some(time) => Live::new(ProgressBar::new(time.as_secs()), "{bar:40} {pos}/{len} s"),
+        None => Live::new(ProgressBar::new_spinner(), "{spinner} {elapsed}"),
     }
-    progress
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Plan;
 use super::intervals::{Drift, Interval, Piece};
 use crate::fleet::{Fleet, Times};
+use crate::live;
 use crate::monkey::Kind;
 use crate::report::Origin;
 use crate::spread::Spread;
@@ -164,8 +165,8 @@ impl Books {
         }
     }
 
-    /// A few words for the progress bar.
-    pub(super) fn so_far(&self) -> String {
+    /// How it goes, for people who watch.
+    pub(super) fn so_far(&self) -> Vec<String> {
         let strikes: u64 = self.strikes.values().map(|struck| struck.count).sum();
         let ended: u64 = self.ended.values().sum();
         let mut words = String::new();
@@ -173,7 +174,18 @@ impl Books {
             let _ = write!(words, "{strikes} struck, ");
         }
         let _ = write!(words, "{ended} ended, {} failed", self.failed);
-        words
+        let up = self.up_each_second.iter().map(|up| u64::from(*up));
+        let mut lines = vec![words, live::each_second("up", up)];
+        for (name, times) in [
+            ("set-up", &self.set_up),
+            ("not up", &self.back),
+            ("LCP echo", &self.echo),
+        ] {
+            lines.extend(live::times(name, &times.spread()));
+        }
+        lines.extend(live::causes(&self.failures));
+        lines.extend(live::causes(&self.ended));
+        lines
     }
 
     pub(super) fn report(

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::{Marks, Phase, Times};
+use crate::live;
 use crate::report::Origin;
 use crate::spread::Spread;
 
@@ -70,6 +71,23 @@ impl Books {
     pub(super) fn lost(&mut self, reason: String) {
         *self.failures.entry(reason).or_default() += 1;
         self.lost += 1;
+    }
+
+    /// How it goes, for people who watch.
+    pub(super) fn so_far(&self, outstanding: u32) -> Vec<String> {
+        let mut lines = vec![
+            format!(
+                "{} up, {} failed, {} lost, {outstanding} under way",
+                self.up, self.failed, self.lost
+            ),
+            live::each_second("up each second", self.each_second.iter().copied()),
+        ];
+        for (phase, times) in Phase::ALL.into_iter().zip(&self.phases) {
+            lines.extend(live::times(phase.name(), &times.spread()));
+        }
+        lines.extend(live::times("all", &self.total.spread()));
+        lines.extend(live::causes(&self.failures));
+        lines
     }
 
     pub(super) fn report(

@@ -3,13 +3,14 @@
 use core::net::SocketAddrV4;
 use core::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Storm;
 use super::report::{Books, Report};
 use crate::dial::Outcome;
 use crate::fleet::{Fleet, News, Roster, until};
+use crate::live::Live;
 use crate::report::Origin;
 use crate::tcp;
 
@@ -32,7 +33,7 @@ struct Front<'a> {
     begun: u32,
     /// Nobody is dialled any more.
     stopping: bool,
-    progress: ProgressBar,
+    live: Live,
 }
 
 pub(super) async fn run(
@@ -50,8 +51,9 @@ pub(super) async fn run(
     loop {
         front.begin_what_is_due();
         front.take_news();
+        front.show();
         if front.is_settled() && give_up.is_none() {
-            front.progress.finish_and_clear();
+            front.live.bar.finish_and_clear();
             front.fleet.hang_up_all();
             give_up = Some(tokio::time::Instant::now() + HANG_UP_LIMIT);
         }
@@ -78,12 +80,6 @@ pub(super) async fn run(
 
 impl<'a> Front<'a> {
     fn new(options: &'a Storm, server: SocketAddrV4) -> anyhow::Result<Self> {
-        let progress = ProgressBar::new(options.calls.into());
-        if let Ok(style) =
-            ProgressStyle::with_template("{bar:40} {pos}/{len} calls, {per_sec} {msg} {elapsed}")
-        {
-            progress.set_style(style);
-        }
         let dialling = &options.dialling;
         // Those who end are there for a while beside those who begin.
         let at_once = if options.keep {
@@ -102,7 +98,10 @@ impl<'a> Front<'a> {
             late_before: 0,
             begun: 0,
             stopping: false,
-            progress,
+            live: Live::new(
+                ProgressBar::new(options.calls.into()),
+                "{bar:40} {pos}/{len} calls, {per_sec} {elapsed}",
+            ),
         })
     }
 
@@ -176,9 +175,14 @@ impl<'a> Front<'a> {
         }
     }
 
+    fn show(&mut self) {
+        let (books, outstanding) = (&self.books, self.outstanding);
+        self.live.show(|| books.so_far(outstanding));
+    }
+
     fn settled(&mut self) {
         self.outstanding -= 1;
-        self.progress.inc(1);
+        self.live.bar.inc(1);
     }
 
     /// Nobody new, and everybody who is there goes. True the second time: leave at once.
@@ -186,7 +190,7 @@ impl<'a> Front<'a> {
         if core::mem::replace(&mut self.stopping, true) {
             return true;
         }
-        self.progress.finish_and_clear();
+        self.live.bar.finish_and_clear();
         self.fleet.hang_up_all();
         false
     }
