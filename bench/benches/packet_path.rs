@@ -179,7 +179,7 @@ fn many_calls(criterion: &mut Criterion) {
                             let frame = clients.frame(n, &book[n], &packet);
                             assert!(server.worker.device_mut().inject(Port::Access, &frame));
                         }
-                        // The clock stands still, so that acknowledgements come with every eighth packet of a call
+                        // The clock stands still, so that acknowledgements come with half a window of packets of a call,
                         // however many calls there are, and not with every one where packets of a call are rare.
                         let now = server.now;
                         time += timed_turn(server);

@@ -10,6 +10,7 @@ use turnpike_protocol::wire::ipv6;
 use turnpike_protocol::wire::ppp::{Framing, Protocol};
 use turnpike_protocol::{CallId, Time};
 
+use crate::acks;
 use crate::api::{
     CallCounters, CallRef, Direction, Encryption, Forward, Forward6, Mppe, SourceCheck,
 };
@@ -125,6 +126,8 @@ pub(crate) struct Gre {
     pub(crate) due_received: u16,
     /// The same of packets to the peer.
     pub(crate) due_sent: u16,
+    /// Where it waits for its acknowledgement to be due.
+    pub(crate) ack: acks::Place,
     /// Whether a call has this slot. Here, and not in an `Option` around it, which would look somewhere else.
     open: bool,
 }
@@ -278,6 +281,7 @@ impl Call {
                 sender: gre::Sender::default(),
                 due_received: 0,
                 due_sent: 0,
+                ack: acks::Place::NONE,
                 open: true,
             },
             decap: Decap {

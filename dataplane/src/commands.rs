@@ -221,7 +221,7 @@ impl<D: Device> Path<D> {
         self.release_all(slot, now);
         let core = &mut self.core;
         let closed = core.calls.close(slot).ok_or(Reason::NoSuchCall)?;
-        core.acks.remove(slot);
+        core.acks.forget(closed.gre.ack, slot);
         core.hops.release(closed.encap.hop);
         Ok(closed)
     }

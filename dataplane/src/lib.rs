@@ -1,6 +1,7 @@
 //! Pinned workers that carry calls: GRE, MPPE, PPP and forwarding over AF_XDP sockets, or over memory in tests.
 #![deny(unsafe_code)]
 
+mod acks;
 pub mod api;
 pub mod cipher;
 pub mod counters;

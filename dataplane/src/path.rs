@@ -9,6 +9,7 @@ use turnpike_protocol::wire::ethernet::{self, MacAddr};
 use turnpike_protocol::wire::{ipv4, ipv6};
 use turnpike_protocol::{CallId, Time};
 
+use crate::acks::Acks;
 use crate::api::{CallRef, Direction, Port, PortInfo, WorkerId};
 use crate::bucket::{Bucket, Limits};
 use crate::burst::{Bursts, Packet};
@@ -26,7 +27,6 @@ use crate::rings::{CaptureSender, EventSender};
 use crate::routes::{Routes, Target};
 use crate::routes6::Routes6;
 use crate::version::Version;
-use crate::wheel::Wheel;
 use crate::worker::WorkerConfig;
 
 /// ICMP errors of one kind that one worker sends: as Linux does in all (`icmp_msgs_per_sec`). Those about packets that
@@ -59,7 +59,7 @@ pub(crate) struct Core {
     /// Next hop of inner packets, on the uplink.
     pub(crate) uplink: Option<Hop>,
     /// Calls that owe an acknowledgement, and when.
-    pub(crate) acks: Wheel,
+    pub(crate) acks: Acks,
     pub(crate) reorder: Reorder,
     pub(crate) engine: Engine,
     /// What resets do to the keys of new calls, if that is known beforehand.
@@ -88,7 +88,7 @@ impl Core {
             hops: NextHops::new(config.calls + 1024),
             locals: Locals::new(),
             uplink: None,
-            acks: Wheel::new(config.calls),
+            acks: Acks::new(config.calls),
             dialect: None,
             reorder: Reorder::new(&config.reordering, config.calls),
             icmp: Bucket::new(ICMP_LIMITS),
@@ -143,7 +143,6 @@ impl Core {
             Clue::Call(peer, id) => match self.calls.find(peer, id) {
                 Some(slot) => {
                     self.calls.fetch(slot, Direction::Receive, self.encrypts);
-                    self.acks.fetch(slot);
                     Clue::None
                 }
                 None => Clue::None,

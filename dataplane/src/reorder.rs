@@ -108,7 +108,7 @@ impl Reorder {
 
     /// A tick late rather than a tick early: then the packet has waited long enough for sure.
     fn watch(&mut self, slot: u32, since: Time) {
-        self.wheel.insert(slot, since + self.time + wheel::TICK);
+        self.wheel.insert_by(slot, since + self.time + wheel::TICK);
     }
 }
 
@@ -123,7 +123,7 @@ impl Core {
             return;
         };
         if let Some(due) = call.gre.receiver.note_received(now) {
-            self.acks.insert_by(slot, due);
+            self.acks.watch(&mut call.gre.ack, slot, due, now);
         }
     }
 

@@ -166,17 +166,22 @@ impl<D: Device> Path<D> {
     /// Sends what calls are owed.
     pub(crate) fn send_acks(&mut self, now: Time) {
         for _ in 0..ACKS_AT_ONCE {
-            let Some(slot) = self.core.acks.expire(now) else {
+            let Some(entry) = self.core.acks.expire(now) else {
                 return;
             };
+            let slot = entry.slot;
             let Some(call) = self.core.calls.get_mut(slot) else {
                 continue;
             };
+            if !entry.take(&mut call.gre.ack) {
+                continue;
+            }
             // Data may have carried it meanwhile, and more may have come since.
             match call.gre.receiver.ack_due() {
                 None => continue,
-                Some(due) if wheel::is_later(due, now) => {
-                    self.core.acks.insert(slot, due);
+                Some(due) if wheel::is_later(due, now) && !entry.is_at_once() => {
+                    let place = &mut call.gre.ack;
+                    self.core.acks.watch(place, slot, due, now);
                     continue;
                 }
                 Some(_) => {}

@@ -10,7 +10,7 @@ use turnpike_protocol::Time;
 use crate::xsk::pages;
 
 /// log2 of the nanoseconds of a tick.
-const TICK_SHIFT: u32 = 20;
+pub(crate) const TICK_SHIFT: u32 = 20;
 
 /// A tick.
 pub(crate) const TICK: Duration = Duration::from_nanos(1 << TICK_SHIFT);
@@ -46,7 +46,7 @@ pub(crate) struct Wheel {
     tick: u64,
 }
 
-fn tick(time: Time) -> u64 {
+pub(crate) fn tick(time: Time) -> u64 {
     time.as_nanos() >> TICK_SHIFT
 }
 
@@ -70,14 +70,6 @@ impl Wheel {
     #[cfg(test)]
     pub(crate) fn octets(&self) -> usize {
         size_of_val(&*self.links)
-    }
-
-    /// Has memory fetched that tells whether a call waits.
-    #[inline]
-    pub(crate) fn fetch(&self, call: u32) {
-        if let Some(link) = self.links.get(call as usize) {
-            pages::fetch(link, 0..1);
-        }
     }
 
     /// Whether a call waits.
