@@ -292,6 +292,7 @@ fn copy(command: &Command) -> Option<Command> {
         | Command::SendInner { .. }
         | Command::Secure { .. }
         | Command::Forward { .. }
+        | Command::Echo { .. }
         | Command::Hold { .. }
         | Command::Forward6 { .. }
         | Command::Hold6 { .. }

@@ -17,6 +17,7 @@ use turnpike_controlplane::cause::Cause;
 use turnpike_controlplane::listener::Limits;
 use turnpike_controlplane::rivals::SameUser;
 use turnpike_dataplane::api::CallRef;
+use turnpike_dataplane::counters::Total;
 use turnpike_dataplane::rings::RingSizes;
 use turnpike_protocol::CallId;
 use turnpike_protocol::pptp::{
@@ -462,4 +463,22 @@ async fn a_call_that_is_withdrawn_leaves_no_inbox() {
         ..call
     };
     assert!(rig.shared.switchboard.query(call).await.is_some());
+}
+
+#[tokio::test]
+async fn echoes_of_a_call_that_is_up_are_answered_by_its_worker() {
+    let rig = Rig::start(LIMITS, 10, SETUP).await;
+    let mut client = rig.dial(ALICE, 0, PASSWORD).await;
+    client.until(is_up).await;
+    let total = |rig: &Rig, total| rig.shared.switchboard.counters()[0].total(total);
+    let before = total(&rig, Total::FramesReceived);
+    client.ask();
+    let answered = rig.until("an answer", |rig| total(rig, Total::EchoesAnswered) == 1);
+    tokio::select! {
+        () = answered => {}
+        saw = client.next() => panic!("{saw:?}"),
+    }
+    assert_eq!(total(&rig, Total::FramesReceived), before);
+    client.clear();
+    client.until(|saw| *saw == Saw::Disconnected).await;
 }

@@ -237,7 +237,15 @@ pub enum Command {
         /// The terms.
         forward: Forward,
     },
-    /// Stop IPv4 at once (IPCP or a required CCP went down); the call stays.
+    /// Answer the peer's LCP Echo-Requests (RFC 1661 §5.8) from now on, until [`Command::Hold`]; before that they go to the
+    /// control plane, as do those that came out of a loop.
+    Echo {
+        /// The call.
+        call: CallRef,
+        /// Our magic number.
+        magic: u32,
+    },
+    /// Stop IPv4 at once (LCP, IPCP or a required CCP went down), and answer no more echoes; the call stays.
     Hold {
         /// The call.
         call: CallRef,
@@ -342,6 +350,7 @@ impl Command {
             | Self::SendInner { call, .. }
             | Self::Secure { call, .. }
             | Self::Forward { call, .. }
+            | Self::Echo { call, .. }
             | Self::Hold { call }
             | Self::Forward6 { call, .. }
             | Self::Hold6 { call }

@@ -223,6 +223,8 @@ const _: () = {
 pub(crate) struct Cold {
     /// With [`SourceCheck::Relaxed`]: where its GRE comes from, once that is known.
     pub(crate) source: Option<Ipv4Addr>,
+    /// Our magic number, while echoes are answered here.
+    pub(crate) echo: Option<u32>,
     /// Of control frames.
     pub(crate) bucket: Bucket,
     /// Of packets for ourselves.
@@ -323,6 +325,7 @@ impl Call {
             six: Six::CLOSED,
             cold: Cold {
                 source: None,
+                echo: None,
                 bucket: Bucket::new(FRAME_LIMITS),
                 questions: Bucket::new(to_us::LIMITS),
                 resets: Resets::new(dialect),
@@ -408,6 +411,7 @@ impl Call {
     pub(crate) fn hold(&mut self) {
         self.decap.gate = Gate::Closed;
         self.encap.gate = Gate::Closed;
+        self.cold.echo = None;
     }
 
     /// From now on the call's GRE comes from, and goes to, this address.

@@ -73,6 +73,9 @@ impl<D: Device> Path<D> {
                 let room = self.room();
                 self.with_call(call, |known| known.forward(forward, room))
             }
+            Command::Echo { call, magic } => self.with_call(call, |known| {
+                known.cold.echo = Some(*magic);
+            }),
             Command::Hold { call } => self.with_call(call, Call::hold),
             Command::Forward6 { call, forward } => {
                 let room = self.room();

@@ -123,6 +123,7 @@ named! {
         FramesSent = "frames-sent", "control frames that the control plane sent to peers";
         InnerReceived = "inner-received", "packets inside calls handed to the control plane";
         InnerSent = "inner-sent", "packets that the control plane sent inside calls";
+        EchoesAnswered = "echoes-answered", "LCP Echo-Requests answered";
         ResetsAnswered = "resets-answered", "CCP Reset-Requests answered";
         ResetsRequested = "resets-requested", "CCP Reset-Requests sent after a loss in stateful MPPE";
         Decapsulated = "decapsulated", "inner packets taken out of tunnels and forwarded";

@@ -16,6 +16,7 @@ use crate::call::{FRAME_LIMITS, Gate, NO_SLOT};
 use crate::ccp::{self, Answer};
 use crate::counters::{Reason, Total};
 use crate::decrypt;
+use crate::echo;
 use crate::path::Core;
 use crate::routes::Target;
 use crate::to_us;
@@ -321,6 +322,16 @@ impl Core {
         }
         if protocol == Protocol::LCP {
             ccp::protocol_rejected(call, &bytes[at..end], now);
+            if let Some(magic) = call.cold.echo
+                && let Some(len) = echo::answer(&mut bytes[start..end], magic)
+            {
+                self.counters.add(Total::EchoesAnswered, 1);
+                return Ok(Verdict::Answer {
+                    at: start,
+                    len,
+                    slot,
+                });
+            }
         }
         if protocol == Protocol::CCP {
             match ccp::judge_received(call, &bytes[at..end])? {

@@ -26,6 +26,7 @@ mod commands;
 mod decap;
 mod decap6;
 mod decrypt;
+mod echo;
 mod encap;
 mod forward;
 mod fragment;

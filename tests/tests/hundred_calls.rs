@@ -202,8 +202,8 @@ impl Way<'_> {
             "{name}: datagrams into tunnels"
         );
         // What goes out of the access port is data, acknowledgements and control frames.
-        let own =
-            from.total("acks-sent") + from.total("frames-sent") + from.total("resets-answered");
+        let answered = from.total("resets-answered") + from.total("echoes-answered");
+        let own = from.total("acks-sent") + from.total("frames-sent") + answered;
         assert_eq!(
             sent + own,
             from.access_transmitted,
@@ -217,8 +217,8 @@ impl Way<'_> {
             "{name}: the network"
         );
         // What came out of the access port was data, acknowledgements, control frames, or was dropped under a name.
-        let control =
-            to.total("acks-received") + to.total("frames-received") + to.total("resets-answered");
+        let answered = to.total("resets-answered") + to.total("echoes-answered");
+        let control = to.total("acks-received") + to.total("frames-received") + answered;
         let data = to.total("decapsulated");
         let dropped = to.decap_drops();
         assert_eq!(

@@ -381,6 +381,13 @@ impl Client {
         }
     }
 
+    /// Asks the server for an echo.
+    pub fn ask(&mut self) {
+        if let Some(frame) = self.link.as_mut().and_then(Link::probe) {
+            self.send(&frame);
+        }
+    }
+
     /// Hangs up as a client does.
     pub fn clear(&mut self) {
         let now = self.clock.now();

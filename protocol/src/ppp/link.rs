@@ -227,6 +227,14 @@ impl Link {
         matches!(self.phase, Phase::Network { .. })
     }
 
+    /// Our magic number, while LCP is open and has one (RFC 1661 §6.4).
+    pub fn magic(&self) -> Option<u32> {
+        self.lcp
+            .receive_terms()
+            .magic
+            .filter(|_| self.lcp.is_open())
+    }
+
     /// What has been agreed so far.
     pub fn info(&self) -> LinkInfo {
         let network = match &self.phase {

@@ -37,6 +37,10 @@ impl Live {
                 encryption,
             },
         }));
+        // Before any answer of ours that lets the client send data; without a number of ours there is nothing to put in.
+        if let Some(magic) = self.link.magic() {
+            actions.push_back(Action::data(Command::Echo { call, magic }));
+        }
         if self.up_since.is_none() {
             self.up_since = Some(now);
             self.tell_up = true;

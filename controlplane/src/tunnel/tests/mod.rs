@@ -398,6 +398,7 @@ fn describe(command: &Command) -> String {
         Command::Forward { forward, .. } => {
             format!("forward {} {}", forward.address, forward.mtu)
         }
+        Command::Echo { .. } => "answer echoes".to_owned(),
         Command::Hold { .. } => "hold".to_owned(),
         Command::Forward6 { forward, .. } => {
             format!("forward6 {} {}", forward.identifier, forward.mtu)

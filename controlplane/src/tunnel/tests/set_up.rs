@@ -23,6 +23,7 @@ fn everything_stands_before_the_client_is_told() {
     before("secure transmit", "CCP Configure-Ack");
     before("route 10.20.0.9/32", "forward 10.20.0.9 1400");
     before("forward 10.20.0.9 1400", "IPCP Configure-Ack");
+    before("answer echoes", "IPCP Configure-Ack");
     assert!(world.ended.is_empty());
 }
 
