@@ -1,7 +1,9 @@
 //! Into tunnels: data, what the control plane says, and acknowledgements.
 
+use arrayvec::ArrayVec;
 use turnpike_protocol::Time;
 
+use crate::acks::Entry;
 use crate::api::{CaptureSide, Direction, Port};
 use crate::burst::Packet;
 use crate::call::Gate;
@@ -15,6 +17,9 @@ use crate::wheel;
 
 /// Acknowledgements sent in one turn, so that they never fill a transmit ring by themselves; the rest is due at once.
 const ACKS_AT_ONCE: usize = 256;
+
+/// Of so many the calls are fetched before the first is looked at.
+const ACKS_AHEAD: usize = 16;
 
 impl<D: Device> Path<D> {
     /// Puts an inner packet, which fills the frame and fits the tunnel, into its call.
@@ -165,44 +170,58 @@ impl<D: Device> Path<D> {
 
     /// Sends what calls are owed.
     pub(crate) fn send_acks(&mut self, now: Time) {
-        for _ in 0..ACKS_AT_ONCE {
-            let Some(entry) = self.core.acks.expire(now) else {
+        for _ in 0..ACKS_AT_ONCE / ACKS_AHEAD {
+            let mut entries = ArrayVec::<Entry, ACKS_AHEAD>::new();
+            while !entries.is_full()
+                && let Some(entry) = self.core.acks.expire(now)
+            {
+                // It has been waiting for a while, and its call is in no cache if there are many.
+                self.core
+                    .calls
+                    .fetch(entry.slot, Direction::Transmit, false);
+                entries.push(entry);
+            }
+            if entries.is_empty() {
                 return;
-            };
-            let slot = entry.slot;
-            let Some(call) = self.core.calls.get_mut(slot) else {
-                continue;
-            };
-            if !entry.take(&mut call.gre.ack) {
-                continue;
             }
-            // Data may have carried it meanwhile, and more may have come since.
-            match call.gre.receiver.ack_due() {
-                None => continue,
-                Some(due) if wheel::is_later(due, now) && !entry.is_at_once() => {
-                    let place = &mut call.gre.ack;
-                    self.core.acks.watch(place, slot, due, now);
-                    continue;
-                }
-                Some(_) => {}
+            for entry in entries {
+                self.send_ack(entry, now);
             }
-            self.core.counters.add(Total::AcksSent, 1);
-            let Some(mac) = self.core.hops.mac(call.encap.hop) else {
-                // The next packet from the peer asks again.
-                let _ = call.gre.receiver.ack_to_send();
-                self.core.counters.dropped(Reason::NoNeighbour);
-                continue;
-            };
-            let Some(mut frame) = self.device.allocate(Port::Access) else {
-                let _ = call.gre.receiver.ack_to_send();
-                self.core.counters.dropped(Reason::NoMemory);
-                continue;
-            };
-            let grown = frame.grow_front(ROOM);
-            match encap::acknowledge(call, self.device.bytes(&mut frame), mac) {
-                Some(Ok(start)) if grown => self.send_outer(frame, start, slot, now),
-                _ => self.drop(frame, Reason::NoHeadroom),
+        }
+    }
+
+    /// Sends what one call is owed, if it still is.
+    fn send_ack(&mut self, entry: Entry, now: Time) {
+        let slot = entry.slot;
+        let Some(call) = self.core.calls.get_mut(slot) else {
+            return;
+        };
+        if !entry.take(&mut call.gre.ack) {
+            return;
+        }
+        // Data may have carried it meanwhile, and more may have come since.
+        match call.gre.receiver.ack_due() {
+            None => return,
+            Some(due) if wheel::is_later(due, now) && !entry.is_at_once() => {
+                let place = &mut call.gre.ack;
+                return self.core.acks.watch(place, slot, due, now);
             }
+            Some(_) => {}
+        }
+        self.core.counters.add(Total::AcksSent, 1);
+        let Some(mac) = self.core.hops.mac(call.encap.hop) else {
+            // The next packet from the peer asks again.
+            let _ = call.gre.receiver.ack_to_send();
+            return self.core.counters.dropped(Reason::NoNeighbour);
+        };
+        let Some(mut frame) = self.device.allocate(Port::Access) else {
+            let _ = call.gre.receiver.ack_to_send();
+            return self.core.counters.dropped(Reason::NoMemory);
+        };
+        let grown = frame.grow_front(ROOM);
+        match encap::acknowledge(call, self.device.bytes(&mut frame), mac) {
+            Some(Ok(start)) if grown => self.send_outer(frame, start, slot, now),
+            _ => self.drop(frame, Reason::NoHeadroom),
         }
     }
 }
