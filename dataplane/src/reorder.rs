@@ -127,7 +127,7 @@ impl Reorder {
     /// A tick late rather than a tick early: then the packet has waited long enough for sure.
     fn watch(&mut self, slot: u32, since: Time) {
         let due = since + self.time(since) + wheel::TICK;
-        self.wheel.insert_by(slot, due);
+        self.wheel.insert(slot, due);
     }
 }
 

@@ -96,17 +96,6 @@ impl Wheel {
         self.filled |= 1 << list;
     }
 
-    /// The same, but a call that expires no later already stays where it is.
-    #[inline]
-    pub(crate) fn insert_by(&mut self, call: u32, due: Time) {
-        let list = u64::from(self.links[call as usize].list);
-        // How far ahead its list is.
-        let ahead = list.wrapping_sub(self.tick) % SLOTS as u64;
-        if list == u64::from(IDLE) || self.tick + ahead > tick(due) {
-            self.insert(call, due);
-        }
-    }
-
     /// Takes a call out.
     pub(crate) fn remove(&mut self, call: u32) {
         let Link {

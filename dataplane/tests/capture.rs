@@ -72,25 +72,11 @@ fn a_full_ring_is_counted_and_costs_no_packet() {
     let (control, end) = channel(&sizes).unwrap();
     let mut pair = Pair::open();
     pair.server = End::with(config(Role::Server), MemDevice::new(64), control, end);
-    for command in [
-        Command::Neighbour {
-            port: Port::Access,
-            address: CLIENT,
-            mac: Some(CLIENT_MAC),
-        },
-        Command::Open {
-            call: AT_SERVER,
-            peer_id: AT_CLIENT.id,
-            via: CLIENT,
-            window: 64,
-        },
-        Command::Capture {
-            call: AT_SERVER,
-            on: true,
-        },
-    ] {
-        pair.server.tell(command);
-    }
+    pair.server.open(64);
+    pair.server.tell(Command::Capture {
+        call: AT_SERVER,
+        on: true,
+    });
     pair.forward(Encryption::Plain);
     let down = udp(INTERNET, INNER, 200);
     for _ in 0..3 {

@@ -480,21 +480,7 @@ fn full_rings_and_empty_memory_are_named_drops() {
     let server = End::with(config(Role::Server), device, control, end);
     let mut pair = Pair::up(Encryption::Plain);
     pair.server = server;
-    for command in [
-        Command::Neighbour {
-            port: Port::Access,
-            address: CLIENT,
-            mac: Some(CLIENT_MAC),
-        },
-        Command::Open {
-            call: AT_SERVER,
-            peer_id: AT_CLIENT.id,
-            via: CLIENT,
-            window: 64,
-        },
-    ] {
-        pair.server.tell(command);
-    }
+    pair.server.open(64);
     pair.forward(Encryption::Plain);
     let down = ethernet(UPLINK_MAC, GATEWAY_MAC, &udp(INTERNET, INNER, 10));
     pair.server.receive(Port::Uplink, [&down, &down]);

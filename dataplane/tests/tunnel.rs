@@ -246,21 +246,7 @@ fn acknowledgements_ride_on_data_or_go_alone() {
 fn half_of_the_window_is_acknowledged_once_at_the_end_of_a_turn() {
     for (window, half) in [(1, 1), (3, 2), (16, 8), (64, 32), (u16::MAX, 32)] {
         let mut server = End::new(Role::Server);
-        for command in [
-            Command::Neighbour {
-                port: Port::Access,
-                address: CLIENT,
-                mac: Some(CLIENT_MAC),
-            },
-            Command::Open {
-                call: AT_SERVER,
-                peer_id: AT_CLIENT.id,
-                via: CLIENT,
-                window,
-            },
-        ] {
-            server.tell(command);
-        }
+        server.open(window);
         server.turn();
         let control = |seqs: core::ops::Range<u32>| {
             seqs.map(|n| gre_to_server(AT_SERVER.id, Some(n), None, ECHO))

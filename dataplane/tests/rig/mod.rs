@@ -130,6 +130,21 @@ impl End {
         self.control.commands.push(command).unwrap();
     }
 
+    /// Tells a server of the client and its call, for which this window was announced.
+    pub fn open(&mut self, window: u16) {
+        self.tell(Command::Neighbour {
+            port: Port::Access,
+            address: CLIENT,
+            mac: Some(CLIENT_MAC),
+        });
+        self.tell(Command::Open {
+            call: AT_SERVER,
+            peer_id: AT_CLIENT.id,
+            via: CLIENT,
+            window,
+        });
+    }
+
     pub fn turn(&mut self) -> Turn {
         let turn = self.worker.turn(self.now);
         while let Ok(event) = self.control.events.pop() {
