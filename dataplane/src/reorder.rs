@@ -77,8 +77,6 @@ pub(crate) struct Reorder {
     /// When the first packet of a call has waited long enough, or earlier.
     wheel: Wheel,
     time: Duration,
-    /// Until then most of what is missing was lost here.
-    overrun_until: Time,
 }
 
 impl Reorder {
@@ -89,22 +87,6 @@ impl Reorder {
             held: Held::new(total),
             wheel: Wheel::new(calls_with_queue),
             time: settings.time,
-            overrun_until: Time::ZERO,
-        }
-    }
-
-    /// Frames have been lost at `now` that this worker had no room for. What is missing is hardly waited for while calls
-    /// come that have gaps from that: others would be held up for nothing.
-    pub(crate) fn overrun(&mut self, now: Time) {
-        self.overrun_until = now + self.time;
-    }
-
-    /// How long a packet that came at `since` waits for earlier ones.
-    fn time(&self, since: Time) -> Duration {
-        if since < self.overrun_until {
-            Duration::ZERO
-        } else {
-            self.time
         }
     }
 
@@ -126,8 +108,7 @@ impl Reorder {
 
     /// A tick late rather than a tick early: then the packet has waited long enough for sure.
     fn watch(&mut self, slot: u32, since: Time) {
-        let due = since + self.time(since) + wheel::TICK;
-        self.wheel.insert(slot, due);
+        self.wheel.insert(slot, since + self.time + wheel::TICK);
     }
 }
 
@@ -286,7 +267,7 @@ impl<D: Device> Path<D> {
                 continue;
             };
             let reorder = &mut self.core.reorder;
-            let waited = Duration::from_nanos(now.as_nanos()).checked_sub(reorder.time(now));
+            let waited = Duration::from_nanos(now.as_nanos()).checked_sub(reorder.time);
             if let Some(limit) = waited
                 && let Some(through) = reorder
                     .held
