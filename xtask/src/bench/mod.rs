@@ -27,20 +27,20 @@ use suites::Suite;
 #[derive(clap::Args, Debug, Clone)]
 #[command(after_help = "\
 Builds everything optimised, then measures, one after the other, so that nothing measures anything else:\n  \
-    cipher   ratios to OpenSSL's low-level functions and to a loop as in Linux, contenders in turns\n  \
-    packets  what a packet costs between two memory devices, over few and over many calls, and a set-up of PPP\n  \
+    cipher        ratios to OpenSSL's low-level functions and to a loop as in Linux, contenders in turns\n  \
+    packets       what a packet costs between two memory devices, over few and over many calls, and a set-up of PPP\n  \
     instructions  how many instructions a packet takes, by callgrind\n  \
-    million  a million calls in one process: memory, set-up, packets through random calls, the end (some 10 GiB)\n  \
-    road     packets forwarded by a worker beside a bare AF_XDP loop on the same ports, in namespaces (needs root)\n  \
-    storm    call set-ups per second of turnpike on one core, in namespaces (needs root: sudo is asked for)\n  \
-    flow     packets through calls, both ways, and what became of each, in namespaces\n  \
-    workers  two workers beside one: packets handed over, none overtaken, in namespaces\n  \
-    stock    storm, flow and monkey against pptpd, which is not ours, in a guest\n\n\
+    million       a million calls in one process: memory, set-up, packets through random calls, the end (some 10 GiB)\n  \
+    road          packets forwarded by a worker beside a bare AF_XDP loop on the same ports, in namespaces (needs root)\n  \
+    storm         call set-ups per second of turnpike on one core, in namespaces (needs root: sudo is asked for)\n  \
+    flow          packets through calls, both ways, and what became of each, in namespaces\n  \
+    workers       two workers beside one: packets handed over, none overtaken, in namespaces\n  \
+    stock         storm, flow and monkey against pptpd, which is not ours, in a guest\n\n\
 Writes RESULTS.md with tables, and results/ beside it with plots (SVG) and the reports (JSON), for `turnpike-bench compare`.\n\
 Leave the machine alone meanwhile; the load at the beginning is written down, too.\n\n\
 Examples:\n  \
-    cargo xtask bench                      all of it, into bench/, in less than 15 minutes after building\n  \
-    cargo xtask bench --quick              in two minutes, into target/xtask/bench/quick: shows that it works, and no more\n  \
+    cargo xtask bench                      all of it, into bench/, in about a quarter of an hour after building\n  \
+    cargo xtask bench --quick              in a few minutes, into target/xtask/bench/quick: shows that it works, and no more\n  \
     cargo xtask bench --only storm         one suite (repeat for more); the others are left out of RESULTS.md")]
 pub struct Args {
     /// Shorter times, into another folder
