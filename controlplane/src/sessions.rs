@@ -23,6 +23,8 @@ pub enum Order {
     Kill(CallRef, Cause),
     /// End one call now: its user has logged in again. Nobody is waited for, since the client may have crashed.
     Replace(CallRef),
+    /// Say nothing for a moment: a call that begins on another connection from the client's address has the same id.
+    Hush,
     /// Find out at once whether the client lives: a call of another connection from its address has the same id.
     Doubt,
     /// Close the connection: it has said nothing of use, and somebody else needs its place.

@@ -323,6 +323,7 @@ impl Driver {
         match order {
             Order::Kill(call, cause) => self.tunnel.kill(call, cause, now),
             Order::Replace(call) => self.tunnel.replace(call, now),
+            Order::Hush => self.tunnel.hush(now),
             Order::Doubt => self.tunnel.doubt(now),
             Order::Displace => self.lost(&io::Error::other("displaced")),
         }

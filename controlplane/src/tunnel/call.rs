@@ -37,6 +37,12 @@ const COURTESY: Duration = Duration::from_millis(100);
 /// How often a client may mend a wrong name or password in one call, where the verdict lets it at all.
 const RETRIES: u8 = 3;
 
+/// How long a call says nothing when another may have its client's id: as long as most logins take.
+const HUSH: Duration = Duration::from_secs(10);
+
+/// How long after that it is left alone: behind one address many may dial with the same id.
+const HUSH_APART: Duration = Duration::from_secs(60);
+
 /// How long the first GRE packet may take, where the whole set-up may take longer. Clients begin at once and repeat
 /// themselves.
 const HEAR_BY: Duration = Duration::from_secs(30);
@@ -70,6 +76,8 @@ struct Live {
     begin_at: Option<Time>,
     /// When the first frame of the client must have come; `None` once one has. After that PPP has its own limit.
     hear_by: Option<Time>,
+    /// Until when nothing is said ([`Call::hush`]).
+    hushed: Option<Time>,
     /// GRE packets of the client, as the worker counted them the last time.
     gre_received: u64,
     user: Option<String>,
@@ -161,6 +169,7 @@ impl Call {
             since: now,
             begin_at: None,
             hear_by: Some(now + settings.setup_time.min(HEAR_BY)),
+            hushed: None,
             gre_received: 0,
             user: None,
             address: None,
@@ -200,6 +209,18 @@ impl Call {
         {
             live.gre_received = counters.gre_received;
             live.link.heard();
+        }
+    }
+
+    /// What goes out for this call may reach a newer one of its client: nothing does for a moment.
+    pub(super) fn hush(&mut self, now: Time) {
+        if let State::Live(live) = &mut self.state
+            && live.up_since.is_some()
+            && live.hushed.is_none_or(|until| until + HUSH_APART <= now)
+        {
+            let until = now + HUSH;
+            live.hushed = Some(until);
+            live.link.postpone_echo(until);
         }
     }
 
@@ -370,6 +391,10 @@ impl Call {
         while let Some(action) = live.link.poll() {
             match action {
                 ppp::Action::Send(frame) => {
+                    // Lost like any other frame: what matters is said again.
+                    if live.hushed.is_some_and(|until| now < until) {
+                        continue;
+                    }
                     // The link keeps to the peer's MRU, so every frame fits.
                     if let Some(frame) = FrameBytes::new(&frame) {
                         // On a busy path echoes may be the first to be lost. Whether anything else has come since the

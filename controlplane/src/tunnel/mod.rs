@@ -13,6 +13,7 @@
 mod action;
 mod call;
 mod ipv6;
+mod refusal;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 
 use turnpike_dataplane::api::{CallRef, Event};
 use turnpike_protocol::mppe::{Allowed, Policy};
-use turnpike_protocol::ppp::{Grant, Remedy};
+use turnpike_protocol::ppp::Grant;
 use turnpike_protocol::pptp::{
     self, CallResult, ClearCause, DisconnectResult, End, GeneralError, ServerAction, ServerConfig,
     StartResult, StopReason, Text,
@@ -38,6 +39,7 @@ use crate::inform::Inform;
 
 pub use action::{Action, Ended, Notice};
 use call::Call;
+pub use refusal::Refusal;
 pub use snapshot::{Snapshot, Stage};
 
 /// How long a client that may have crashed has to answer: what is left of it, if anything, is a busy path.
@@ -326,6 +328,16 @@ impl Tunnel {
         self.pump(now);
     }
 
+    /// Somebody dials from the same address, by another control connection, and has given its call the client's id of one of
+    /// ours. If this client has crashed and dials again, what goes out for its old call reaches the new one, under numbers
+    /// that make the new one's own come late. So calls that are up say nothing of themselves for a moment, until the new login
+    /// has shown what to ask ([`Tunnel::doubt`]).
+    pub fn hush(&mut self, now: Time) {
+        for call in &mut self.calls {
+            call.hush(now);
+        }
+    }
+
     /// Ends everything: every call gets a PPP Terminate-Request and a Call-Disconnect-Notify, the client a
     /// Stop-Control-Connection-Request. [`Action::Close`] comes when it answers, or after five seconds.
     pub fn shut_down(&mut self, cause: Cause, now: Time) {
@@ -545,47 +557,5 @@ fn cause_of(end: End) -> Cause {
         End::EchoUnanswered => Cause::Silent,
         End::RefusedByUs(..) => Cause::TooManyConnections,
         End::RefusedByPeer(..) | End::FramingLost(_) => Cause::ControlMisbehaved,
-    }
-}
-
-/// Why a login was refused: what the client is told and what the call ends with.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Refusal {
-    /// The error code of the CHAP Failure (RFC 2759 §6). `None` when the login was right but something else is in
-    /// the way: no code says so, and 691 would make clients forget the password. PPP is closed with a text then.
-    pub code: Option<u32>,
-    /// The cause the call ends with, unless the client makes use of the remedy.
-    pub cause: Cause,
-    /// What it may do about it in the same call.
-    pub remedy: Remedy,
-}
-
-impl Refusal {
-    /// The refusal that tells the client as much of `cause` as MS-CHAP can say. Nothing can be mended
-    /// in the same call.
-    pub fn new(cause: Cause) -> Self {
-        let code = match cause {
-            Cause::AuthenticationFailed | Cause::HashOnly => Some(691),
-            Cause::OutsideHours => Some(646),
-            Cause::AccountDisabled => Some(647),
-            Cause::PasswordExpired => Some(648),
-            Cause::NotPermitted => Some(649),
-            Cause::PasswordUnfit
-            | Cause::PasswordFixed
-            | Cause::PasswordChangedElsewhere
-            | Cause::PasswordNotWritten => Some(709),
-            _ => None,
-        };
-        Self {
-            code,
-            cause,
-            remedy: Remedy::None,
-        }
-    }
-
-    /// The same with a remedy.
-    #[must_use]
-    pub fn with(self, remedy: Remedy) -> Self {
-        Self { remedy, ..self }
     }
 }

@@ -473,6 +473,11 @@ impl Lcp {
         self.is_open().then(|| self.echo_request())
     }
 
+    /// The next Echo-Request by the clock is not sent before `until`.
+    pub fn postpone_echo(&mut self, until: Time) {
+        self.echo_at = self.echo_at.map(|at| at.max(until));
+    }
+
     fn echo_request(&mut self) -> Vec<u8> {
         self.echo_identifier = self.echo_identifier.wrapping_add(1);
         let magic = self.receive_terms().magic.unwrap_or(0).to_be_bytes();

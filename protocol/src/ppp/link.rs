@@ -143,6 +143,11 @@ impl Link {
         self.lcp.probe()
     }
 
+    /// No Echo-Request goes out by the clock before `until`, and none counts as unanswered.
+    pub fn postpone_echo(&mut self, until: Time) {
+        self.lcp.postpone_echo(until);
+    }
+
     /// Something else of the peer came in on this call: data, or an acknowledgement. The next echo needs no answer.
     pub fn heard(&mut self) {
         self.lcp.note_heard();

@@ -185,6 +185,51 @@ fn who_is_doubted_may_answer_by_either_way() {
     }
 }
 
+/// Frames for a call that its client has forgotten reach the call that it has begun since.
+#[test]
+fn a_call_whose_id_is_given_again_says_nothing_for_a_moment() {
+    let mut world = World::up(1);
+    let said = |world: &World, since: usize| {
+        let frames = world.did[since..].iter();
+        frames
+            .filter(|did| did.starts_with("LCP") && did.ends_with("Request"))
+            .count()
+    };
+    // From here on one is due every 30 seconds.
+    let before = world.did.len();
+    while said(&world, before) == 0 {
+        world.pass(Duration::from_millis(100));
+    }
+    // Behind a carrier's address somebody dials every moment: that silences nobody for good.
+    let before = world.did.len();
+    world.pass(Duration::from_secs(2));
+    for _ in 0..25 {
+        world.pass(Duration::from_secs(1));
+        world.tunnel.hush(world.now);
+    }
+    world.pass(Duration::from_secs(4));
+    assert_eq!(said(&world, before), 1, "{:#?}", world.did);
+    world.pass(Duration::from_secs(54));
+    // And the one that is due in five seconds waits for ten.
+    let before = world.did.len();
+    world.tunnel.hush(world.now);
+    world.pass(Duration::from_secs(9));
+    assert_eq!(said(&world, before), 0, "{:#?}", world.did);
+    world.pass(Duration::from_secs(3));
+    assert_eq!(said(&world, before), 1, "{:#?}", world.did);
+    assert!(world.ended.is_empty(), "{:#?}", world.did);
+    world.pass(Duration::from_secs(60));
+    // Its user has logged in by the newer call.
+    world.tunnel.hush(world.now);
+    let before = world.did.len();
+    let call = world.call(world.ids[0].1.0);
+    world.tunnel.replace(call, world.now);
+    world.settle();
+    assert_eq!(world.end().cause, Cause::Replaced);
+    assert_eq!(said(&world, before), 0, "{:#?}", world.did);
+    world.position("tcp Call-Disconnect-Notify");
+}
+
 #[test]
 fn who_has_answered_may_be_doubted_again() {
     let mut world = World::up(1);

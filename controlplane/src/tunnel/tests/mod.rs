@@ -8,7 +8,7 @@ use ipnet::Ipv6Net;
 use turnpike_dataplane::api::{CallCounters, CallRef, Command, Event, FrameBytes};
 use turnpike_protocol::mppe::{Allowed, Direction, Policy};
 use turnpike_protocol::mschap::{NtHash, Password};
-use turnpike_protocol::ppp::{self, ClientLink, CloseReason, Grant, Ipv6Grant, Link};
+use turnpike_protocol::ppp::{self, ClientLink, CloseReason, Grant, Ipv6Grant, Link, Remedy};
 use turnpike_protocol::pptp::{Caller, CallerAction, CallerConfig, Message, Text};
 use turnpike_protocol::wire;
 use turnpike_protocol::wire::ppp::Frame;
