@@ -448,6 +448,10 @@ impl<D: Device> Device for Faulty<D> {
         n
     }
 
+    fn overrun(&mut self, port: Port) -> bool {
+        self.inner.overrun(port)
+    }
+
     fn transmit(&mut self, port: Port, mut frame: Frame) -> Result<(), Refused> {
         if port != Port::Access {
             return self.inner.transmit(port, frame);

@@ -132,6 +132,13 @@ pub trait Device {
     /// Moves received frames to the end of `batch`, as many as fit; returns how many.
     fn receive(&mut self, port: Port, batch: &mut Batch) -> usize;
 
+    /// Whether there was no room for received frames of this port at some time since this was asked last: then some have
+    /// been lost here, and will never come.
+    fn overrun(&mut self, port: Port) -> bool {
+        let _ = port;
+        false
+    }
+
     /// Queues a frame for sending. A frame that lies in another memory than the port's is copied. The frame is gone
     /// in every case.
     fn transmit(&mut self, port: Port, frame: Frame) -> Result<(), Refused>;

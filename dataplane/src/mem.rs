@@ -19,6 +19,7 @@ pub struct MemDevice {
     transmitted: [VecDeque<Frame>; Port::ALL.len()],
     present: [bool; Port::ALL.len()],
     room: usize,
+    overrun: bool,
 }
 
 impl MemDevice {
@@ -33,6 +34,7 @@ impl MemDevice {
             transmitted: queue(),
             present: [true; Port::ALL.len()],
             room: usize::MAX,
+            overrun: false,
         }
     }
 
@@ -67,6 +69,11 @@ impl MemDevice {
         true
     }
 
+    /// Says at the next turn that frames have found no room.
+    pub fn overflow(&mut self) {
+        self.overrun = true;
+    }
+
     /// The frames sent on a port since the last time, oldest first.
     pub fn take(&mut self, port: Port) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
@@ -98,6 +105,10 @@ impl Device for MemDevice {
         let n = queue.len().min(batch.remaining_capacity());
         batch.extend(queue.drain(..n));
         n
+    }
+
+    fn overrun(&mut self, port: Port) -> bool {
+        port == Port::Access && core::mem::take(&mut self.overrun)
     }
 
     fn transmit(&mut self, port: Port, frame: Frame) -> Result<(), Refused> {

@@ -77,6 +77,8 @@ pub(crate) struct Reorder {
     /// When the first packet of a call has waited long enough, or earlier.
     wheel: Wheel,
     time: Duration,
+    /// Until then most of what is missing was lost here.
+    overrun_until: Time,
 }
 
 impl Reorder {
@@ -87,6 +89,22 @@ impl Reorder {
             held: Held::new(total),
             wheel: Wheel::new(calls_with_queue),
             time: settings.time,
+            overrun_until: Time::ZERO,
+        }
+    }
+
+    /// Frames have been lost at `now` that this worker had no room for. What is missing is hardly waited for while calls
+    /// come that have gaps from that: others would be held up for nothing.
+    pub(crate) fn overrun(&mut self, now: Time) {
+        self.overrun_until = now + self.time;
+    }
+
+    /// How long packets wait for earlier ones.
+    fn time(&self, now: Time) -> Duration {
+        if now < self.overrun_until {
+            Duration::ZERO
+        } else {
+            self.time
         }
     }
 
@@ -106,9 +124,11 @@ impl Reorder {
         self.wheel.next()
     }
 
-    /// A tick late rather than a tick early: then the packet has waited long enough for sure.
-    fn watch(&mut self, slot: u32, since: Time) {
-        self.wheel.insert(slot, since + self.time + wheel::TICK);
+    /// The first packet that a call holds came at `since`. A tick late rather than a tick early: then it has waited long enough
+    /// for sure.
+    fn watch(&mut self, slot: u32, since: Time, now: Time) {
+        self.wheel
+            .insert(slot, since + self.time(now) + wheel::TICK);
     }
 }
 
@@ -199,7 +219,7 @@ impl<D: Device> Path<D> {
                 counters.add(Total::Held, 1);
                 call.decap.held += 1;
                 if first {
-                    reorder.watch(slot, now);
+                    reorder.watch(slot, now, now);
                 }
                 // There may be nothing to release; then this says that numbers are still waited for.
                 self.release(slot, None, now);
@@ -267,7 +287,7 @@ impl<D: Device> Path<D> {
                 continue;
             };
             let reorder = &mut self.core.reorder;
-            let waited = Duration::from_nanos(now.as_nanos()).checked_sub(reorder.time);
+            let waited = Duration::from_nanos(now.as_nanos()).checked_sub(reorder.time(now));
             if let Some(limit) = waited
                 && let Some(through) = reorder
                     .held
@@ -282,7 +302,7 @@ impl<D: Device> Path<D> {
             if let Some(call) = self.core.calls.get_mut(slot)
                 && let Some(since) = self.core.reorder.held.since(call.decap.queue)
             {
-                self.core.reorder.watch(slot, since);
+                self.core.reorder.watch(slot, since, now);
             }
         }
     }

@@ -148,6 +148,9 @@ impl<D: Device> Worker<D> {
         let datagrams = self.datagrams.slots().min(DATAGRAMS);
         let (executed, stalled) = self.execute(now);
         self.stalled = stalled;
+        if self.path.device.overrun(Port::Access) {
+            self.path.core.reorder.overrun(now);
+        }
         for (port, batch) in Port::ALL.into_iter().zip(&mut self.batches) {
             self.path.receive_all(port, batch, now);
         }

@@ -108,6 +108,51 @@ fn the_worker_wakes_when_a_packet_has_waited_long_enough() {
 }
 
 #[test]
+fn what_was_lost_here_is_hardly_waited_for() {
+    let mut pair = up(8);
+    let server = &mut pair.server;
+    server.receive(Port::Access, [data(0)]);
+    numbers(server);
+    server.worker.device_mut().overflow();
+    server.receive(Port::Access, [data(2)]);
+    assert!(numbers(server).is_empty(), "it may have been overtaken");
+    server.pass(ms(3));
+    assert_eq!(numbers(server), [2]);
+    // One that has few packets finds its gap later.
+    server.pass(ms(40));
+    server.receive(Port::Access, [data(4)]);
+    server.pass(ms(3));
+    assert_eq!(numbers(server), [4]);
+    server.pass(ms(10));
+    server.receive(Port::Access, [data(6)]);
+    server.pass(ms(45));
+    assert!(numbers(server).is_empty(), "the time after that is over");
+    server.pass(ms(8));
+    assert_eq!(numbers(server), [6]);
+    assert_eq!(server.total(Total::Missing), 3);
+    server.assert_dropped(&[]);
+}
+
+/// A packet that came while little was waited for is looked at when that is over.
+#[test]
+fn what_came_before_the_end_of_that_time_waits_like_any_other_after_it() {
+    for before in [0, 1, 2, 3] {
+        let mut pair = up(8);
+        let server = &mut pair.server;
+        server.receive(Port::Access, [data(0)]);
+        numbers(server);
+        server.worker.device_mut().overflow();
+        server.pass(Duration::ZERO);
+        server.pass(ms(50 - before));
+        server.receive(Port::Access, [data(2)]);
+        server.pass(ms(40));
+        assert!(numbers(server).is_empty(), "{before} ms before");
+        server.receive(Port::Access, [data(1)]);
+        assert_eq!(numbers(server), [1, 2]);
+    }
+}
+
+#[test]
 fn a_full_queue_gives_up_the_oldest_gap() {
     let mut pair = up(4);
     let server = &mut pair.server;

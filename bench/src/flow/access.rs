@@ -111,6 +111,10 @@ impl<D: Line> Device for Access<D> {
         }
     }
 
+    fn overrun(&mut self, port: Port) -> bool {
+        self.line.overrun(port)
+    }
+
     fn transmit(&mut self, port: Port, mut frame: Frame) -> Result<(), Refused> {
         if port != Port::Host {
             return self.line.transmit(port, frame);

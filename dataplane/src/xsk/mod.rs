@@ -360,6 +360,17 @@ impl Device for Xsk {
         batch.len() - before
     }
 
+    fn overrun(&mut self, port: Port) -> bool {
+        let Some(uses) = &self.ports[port as usize] else {
+            return false;
+        };
+        let mut any = false;
+        for &(queue, place) in &uses.receive {
+            any |= self.queues[queue].was_full(place);
+        }
+        any
+    }
+
     fn transmit(&mut self, port: Port, frame: Frame) -> Result<(), Refused> {
         let Some((memory, queue)) = self.ports[port as usize]
             .as_ref()

@@ -210,6 +210,8 @@ pub(super) struct Consumer<T, M> {
     released: u32,
     /// How far the other side was when we last looked.
     produced: u32,
+    /// The other side had no room left when we looked, or next to none.
+    was_full: bool,
 }
 
 impl<T: Item, M: Memory> Consumer<T, M> {
@@ -226,6 +228,7 @@ impl<T: Item, M: Memory> Consumer<T, M> {
             next,
             released: next,
             produced: next,
+            was_full: false,
         })
     }
 
@@ -237,12 +240,21 @@ impl<T: Item, M: Memory> Consumer<T, M> {
             if self.next == self.produced {
                 return None;
             }
+            // Some that were seen before have been given back since it was full, if it was.
+            let full = self.parts.entries - self.parts.entries / 16;
+            self.was_full |= self.produced.wrapping_sub(self.released) >= full;
         }
         // SAFETY: the item was published and is not released, so the other side does not write the slot (contract of
         // `new`); every bit pattern is an item.
         let item = unsafe { self.parts.slot(self.next).read() };
         self.next = self.next.wrapping_add(1);
         Some(item)
+    }
+
+    /// Whether the ring was found full, or next to full, since this was asked last: the other side may have had no room for
+    /// what came next.
+    pub(super) fn was_full(&mut self) -> bool {
+        core::mem::take(&mut self.was_full)
     }
 
     /// Gives the slots that were read back to the other side.
@@ -348,6 +360,22 @@ mod tests {
         producer.publish();
         let rest: Vec<_> = std::iter::from_fn(|| consumer.pop()).collect();
         assert_eq!(rest, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_ring_that_was_found_full_is_said_once() {
+        let (mut producer, mut consumer) = pair::<u64>(4, 0);
+        for (items, full) in [(3, false), (4, true), (1, false)] {
+            for item in 0..items {
+                assert!(producer.push(item));
+            }
+            producer.publish();
+            assert!(!consumer.was_full(), "not looked at yet");
+            while consumer.pop().is_some() {}
+            assert_eq!(consumer.was_full(), full, "{items} of 4");
+            assert!(!consumer.was_full(), "said before");
+            consumer.release();
+        }
     }
 
     #[test]

@@ -177,6 +177,11 @@ impl Queue {
         self.filled as usize + self.sending as usize
     }
 
+    /// Whether the receive ring of the socket at `place` was found full since this was asked last.
+    pub(super) fn was_full(&mut self, place: usize) -> bool {
+        self.receive[place].was_full()
+    }
+
     /// Moves frames that arrived at the socket at `place` to the end of `batch`, as many as fit; returns how many.
     pub(super) fn receive(&mut self, place: usize, batch: &mut Batch) -> usize {
         let ring = &mut self.receive[place];
