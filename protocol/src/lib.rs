@@ -10,6 +10,7 @@ pub mod mppe;
 pub mod mschap;
 pub mod ppp;
 pub mod pptp;
+pub mod radius;
 pub mod router;
 pub mod time;
 pub mod wire;

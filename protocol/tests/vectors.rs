@@ -23,3 +23,5 @@ mod mppe;
 mod mschap;
 #[path = "vectors/primitives.rs"]
 mod primitives;
+#[path = "vectors/radius.rs"]
+mod radius;

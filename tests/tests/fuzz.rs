@@ -75,6 +75,8 @@ targets! {
     mschap
     dhcp_inform
     dhcpv6
+    radius_packet
+    radius_hidden
     router
     chap_secrets
     configuration

@@ -30,5 +30,6 @@ pub use auth::{
 };
 pub use ccp::MppeBits;
 pub use config::{ClientLink, ServerLink, Timing};
+pub(crate) use end::printable;
 pub use end::{CloseReason, End, IpcpFailure, MppeRefusal, PhaseName, ResponseFault};
 pub use link::Link;

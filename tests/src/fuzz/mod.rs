@@ -13,6 +13,7 @@ mod links;
 mod mutate;
 mod network;
 mod pptp;
+mod radius;
 mod secrets;
 mod seeds;
 mod services;
@@ -118,6 +119,16 @@ pub const TARGETS: &[Target] = &[
         name: "dhcpv6",
         run: services::dhcpv6,
         seeds: services::dhcpv6_seeds,
+    },
+    Target {
+        name: "radius_packet",
+        run: radius::packet,
+        seeds: radius::packet_seeds,
+    },
+    Target {
+        name: "radius_hidden",
+        run: radius::hidden,
+        seeds: radius::hidden_seeds,
     },
     Target {
         name: "router",

@@ -13,7 +13,7 @@ fn captures() -> Vec<File> {
 }
 
 /// The hexadecimal strings under `keys` in a file of `tests/vectors`.
-fn vectors(file: &str, keys: &[&str]) -> Vec<Vec<u8>> {
+pub(super) fn vectors(file: &str, keys: &[&str]) -> Vec<Vec<u8>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("vectors")
         .join(file);
