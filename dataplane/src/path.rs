@@ -43,9 +43,20 @@ const CALLS_IN_CACHE: usize = 1024;
 /// Packets that are not worth looking ahead for.
 const FEW: usize = 4;
 
-/// How many packets ahead each step of a look-up is made, which is what the one before has fetched memory for. Memory comes
-/// within the time of some three packets.
+/// How many packets lie between the rounds of a look-up, and between the last one and its packet. Memory comes within
+/// the time of some three packets; a processor waits for so many lines at once and no more, so nothing is fetched much
+/// sooner.
 const AHEAD: usize = 6;
+
+/// Rounds of a look-up, each of which needs memory that the one before has had fetched.
+const fn rounds(port: Port) -> usize {
+    match port {
+        // The index.
+        Port::Access => 2,
+        // The index and the route.
+        Port::Uplink | Port::Host => 3,
+    }
+}
 
 /// A worker's state, without its device: what packet functions work on.
 pub(crate) struct Core {
@@ -102,10 +113,9 @@ impl Core {
         }
     }
 
-    /// What the call of a frame is found by, without checking anything; memory for that is fetched. A server's calls only:
-    /// a client seldom has many.
+    /// What the call of a frame is found by, without checking anything. A server's calls only: a client seldom has many.
     #[inline]
-    fn clue(&self, port: Port, frame: &[u8]) -> Clue {
+    fn clue(port: Port, frame: &[u8]) -> Clue {
         let Some(header) = frame.first_chunk::<54>() else {
             return Clue::None;
         };
@@ -113,51 +123,50 @@ impl Core {
             |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
         match (port, Version::of_frame(frame)) {
             (Port::Access, _) => {
-                let (peer, id) = (
-                    address(26),
-                    CallId(u16::from_be_bytes([header[40], header[41]])),
-                );
-                self.calls.fetch_index(peer, id);
-                Clue::Call(peer, id)
+                let id = CallId(u16::from_be_bytes([header[40], header[41]]));
+                Clue::Call(address(26), id)
             }
-            (Port::Uplink | Port::Host, Some(Version::Six)) => {
-                let Some(octets) = header[ethernet::HEADER_LEN + 24..].first_chunk() else {
-                    return Clue::None;
-                };
-                let address = Ipv6Addr::from_octets(*octets);
-                self.routes6.fetch(address);
-                Clue::Six(address)
-            }
-            (Port::Uplink | Port::Host, _) => {
-                let address = address(30);
-                self.routes.fetch(address);
-                Clue::Four(address)
-            }
+            (Port::Uplink | Port::Host, Some(Version::Six)) => header[ethernet::HEADER_LEN + 24..]
+                .first_chunk()
+                .map_or(Clue::None, |octets| {
+                    Clue::Six(Ipv6Addr::from_octets(*octets))
+                }),
+            (Port::Uplink | Port::Host, _) => Clue::Four(address(30)),
         }
     }
 
-    /// The second step: the slot of the call, or where that stands.
+    /// The next round of a look-up: has memory fetched for the one after it, or for the packet.
     #[inline]
     fn follow(&self, clue: &mut Clue) {
         *clue = match *clue {
-            Clue::Call(peer, id) => match self.calls.find(peer, id) {
-                Some(slot) => {
+            Clue::Call(peer, id) => {
+                self.calls.fetch_index(peer, id);
+                Clue::CallFetched(peer, id)
+            }
+            Clue::CallFetched(peer, id) => {
+                if let Some(slot) = self.calls.find(peer, id) {
                     self.calls.fetch(slot, Direction::Receive, self.encrypts);
-                    Clue::None
                 }
-                None => Clue::None,
-            },
-            Clue::Four(address) => self.routes.next(address).map_or(Clue::None, Clue::Route),
-            Clue::Six(address) => match self.routes6.get(address) {
-                Target::Call { slot, .. } => {
-                    self.calls.fetch(slot, Direction::Transmit, self.encrypts);
-                    Clue::None
-                }
-                Target::Unused | Target::Elsewhere => Clue::None,
-            },
+                Clue::None
+            }
+            Clue::Four(address) => {
+                self.routes.fetch(address);
+                Clue::FourFetched(address)
+            }
+            Clue::FourFetched(address) => self.routes.next(address).map_or(Clue::None, Clue::Route),
             Clue::Route(at) => {
                 let slot = self.routes.slot(at);
                 self.calls.fetch(slot, Direction::Transmit, self.encrypts);
+                Clue::None
+            }
+            Clue::Six(address) => {
+                self.routes6.fetch(address);
+                Clue::SixFetched(address)
+            }
+            Clue::SixFetched(address) => {
+                if let Target::Call { slot, .. } = self.routes6.get(address) {
+                    self.calls.fetch(slot, Direction::Transmit, self.encrypts);
+                }
                 Clue::None
             }
             Clue::None => Clue::None,
@@ -189,10 +198,14 @@ enum Clue {
     /// It is done, or there is none.
     None,
     Call(Ipv4Addr, CallId),
+    /// Memory of the index is fetched.
+    CallFetched(Ipv4Addr, CallId),
     Four(Ipv4Addr),
-    Six(Ipv6Addr),
-    /// A place among routes.
+    FourFetched(Ipv4Addr),
+    /// A place among routes, which is fetched.
     Route(u32),
+    Six(Ipv6Addr),
+    SixFetched(Ipv6Addr),
 }
 
 /// How a frame came to the worker that has it now.
@@ -246,27 +259,28 @@ impl<D: Device> Path<D> {
         }
     }
 
-    /// Works on a batch from a port. Memory that look-ups of later packets and their calls need is fetched meanwhile: what
-    /// is in no cache takes longer to come than a packet takes. Not worth it while all calls fit a cache.
+    /// Works on a batch from a port. Memory that look-ups of later packets and their calls need is fetched meanwhile, from
+    /// the first round on: what is in no cache takes longer to come than a packet takes, and of all packets at once more
+    /// would be asked for than a core can wait for. Not worth it while all calls fit a cache.
     #[inline]
     pub(crate) fn receive_all(&mut self, port: Port, batch: &mut Batch, now: Time) {
         let mut clues = ArrayVec::<Clue, BATCH>::new();
+        let rounds = rounds(port);
         if batch.len() >= FEW && self.core.calls.len() >= CALLS_IN_CACHE {
             clues.extend(
                 batch
                     .iter_mut()
-                    .map(|frame| self.core.clue(port, self.device.bytes(frame))),
+                    .map(|frame| Core::clue(port, self.device.bytes(frame))),
             );
-            for clue in clues.iter_mut().take(2 * AHEAD) {
-                self.core.follow(clue);
-            }
-            for clue in clues.iter_mut().take(AHEAD) {
-                self.core.follow(clue);
+            for round in (1..=rounds).rev() {
+                for clue in clues.iter_mut().take(round * AHEAD) {
+                    self.core.follow(clue);
+                }
             }
         }
         for (n, frame) in batch.drain(..).enumerate() {
-            for n in [n + 2 * AHEAD, n + AHEAD] {
-                if let Some(clue) = clues.get_mut(n) {
+            for round in (1..=rounds).rev() {
+                if let Some(clue) = clues.get_mut(n + round * AHEAD) {
                     self.core.follow(clue);
                 }
             }
