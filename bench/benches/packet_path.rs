@@ -9,33 +9,25 @@
     reason = "a benchmark's functions are made by macros, and it may stop at any fault"
 )]
 
-use core::net::Ipv4Addr;
 use core::time::Duration;
 use std::hint::black_box;
 
 use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
-use rustix::time::{ClockId, clock_gettime};
 use turnpike_dataplane::api::{
-    CallRef, Command, Direction, Encryption, Event, Forward, FrameBytes, Owners, Port, WorkerId,
+    CallRef, Command, Encryption, Event, FrameBytes, Owners, Port, WorkerId,
 };
 use turnpike_dataplane::mem::MemDevice;
-use turnpike_dataplane::resident::Resident;
 use turnpike_dataplane::rings::{RingSizes, channels};
 use turnpike_dataplane::table::Table;
 use turnpike_dataplane::worker::Reordering;
-use turnpike_protocol::mppe::{Encryptor, Mode};
 use turnpike_protocol::{CallId, Role};
 
 #[path = "../../dataplane/tests/rig/mod.rs"]
 mod rig;
+mod turns;
 
 use rig::{End, Pair, forward, from_linux, udp};
-
-/// Packets that a turn finds.
-const BATCH: usize = 64;
-
-/// Calls that packets are for, each for another one.
-const CROWDS: [usize; 5] = [1_000, 10_000, 70_000, 300_000, 1_000_000];
+use turns::{BATCH, discard, processor_time, timed_turn};
 
 /// Octets of inner packets, headers included.
 const SIZES: [usize; 3] = [64, 576, 1400];
@@ -49,19 +41,6 @@ fn inject(end: &mut End, port: Port, frames: &[Vec<u8>]) {
     }
 }
 
-fn discard(end: &mut End, port: Port) -> usize {
-    let mut frames = 0;
-    end.worker.device_mut().take_each(port, |_| frames += 1);
-    frames
-}
-
-/// Processor time of this thread: other work on the machine, also on a small one, does not count. Reading it takes some
-/// 0.3 us, which is part of each turn's time.
-fn processor_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
 /// Measures the processor time of something that needs no preparation.
 fn measure(bencher: &mut Bencher<'_>, mut work: impl FnMut()) {
     bencher.iter_custom(|rounds| {
@@ -71,14 +50,6 @@ fn measure(bencher: &mut Bencher<'_>, mut work: impl FnMut()) {
         }
         processor_time() - start
     });
-}
-
-/// The time of one turn. The worker's clock goes on by what a turn may take, so that delayed acknowledgements come.
-fn timed_turn(end: &mut End) -> Duration {
-    end.now += Duration::from_micros(50);
-    let start = processor_time();
-    black_box(end.worker.turn(end.now));
-    processor_time() - start
 }
 
 /// Client to server: GRE in on the access port, inner packets out on the host port.
@@ -139,203 +110,6 @@ fn encap(criterion: &mut Criterion) {
             pair.server.assert_dropped(&[]);
         }
     }
-}
-
-/// The same over few and over many calls, each packet for another one: what look-ups and the memory of calls cost when
-/// they are not in a cache. Beyond 65,535 calls ids repeat, once per peer.
-fn many_calls(criterion: &mut Criterion) {
-    for calls in CROWDS {
-        for (name, encryption) in ENCRYPTIONS {
-            let mut group = criterion.benchmark_group(format!("over {calls} calls"));
-            group.throughput(Throughput::Elements(BATCH as u64));
-            // Built when the first benchmark of the two runs, which a filter may have left out.
-            let mut crowd = None;
-            let inner = |n: usize| Ipv4Addr::from_bits(0x0a14_0000 + n as u32);
-            let mut step = steps(calls);
-            group.bench_function(format!("encap {name}/64"), |bencher| {
-                let (server, _) = crowd.get_or_insert_with(|| crowded(calls, encryption));
-                bencher.iter_custom(|rounds| {
-                    let mut time = Duration::ZERO;
-                    for _ in 0..rounds {
-                        for _ in 0..BATCH {
-                            let packet = from_linux(&udp(rig::INTERNET, inner(step()), 44));
-                            assert!(server.worker.device_mut().inject(Port::Host, &packet));
-                        }
-                        time += timed_turn(server);
-                        assert_eq!(discard(server, Port::Access), BATCH);
-                    }
-                    time
-                });
-            });
-            let mut clients = Senders::new(calls, encryption);
-            group.bench_function(format!("decap {name}/64"), |bencher| {
-                let (server, book) = crowd.get_or_insert_with(|| crowded(calls, encryption));
-                bencher.iter_custom(|rounds| {
-                    let mut time = Duration::ZERO;
-                    for _ in 0..rounds {
-                        for _ in 0..BATCH {
-                            let n = step();
-                            let packet = udp(inner(n), rig::INTERNET, 44);
-                            let frame = clients.frame(n, &book[n], &packet);
-                            assert!(server.worker.device_mut().inject(Port::Access, &frame));
-                        }
-                        // The clock stands still, so that acknowledgements come with half a window of packets of a call,
-                        // however many calls there are, and not with every one where packets of a call are rare.
-                        let now = server.now;
-                        time += timed_turn(server);
-                        server.now = now;
-                        assert_eq!(discard(server, Port::Host), BATCH);
-                        discard(server, Port::Access);
-                    }
-                    time
-                });
-            });
-            if let Some((server, _)) = crowd {
-                server.assert_dropped(&[]);
-            }
-            group.finish();
-        }
-        look_up(criterion, calls);
-    }
-}
-
-/// All calls once, in no order that a cache could guess: `calls` has no prime factors but 2, 3, 5 and 7.
-fn steps(calls: usize) -> impl FnMut() -> usize {
-    let mut next = 0;
-    move || {
-        next = (next * (420 * 4871 + 1) + 7919) % calls;
-        next
-    }
-}
-
-/// The clients' sending halves. All have the same keys, so that a packet's key stream is made once for all of them: a
-/// million key chains beside the server's would take the caches from it.
-struct Senders {
-    encryptor: Option<Encryptor>,
-    /// MPPE headers and key streams by a packet's number in its call.
-    streams: Vec<([u8; 2], Vec<u8>)>,
-    /// Packets sent, by call.
-    sent: Vec<u32>,
-}
-
-impl Senders {
-    fn new(calls: usize, encryption: Encryption) -> Self {
-        let encrypted = encryption == Encryption::Required;
-        Self {
-            encryptor: encrypted.then(|| Encryptor::new(&rig::key(1), Mode::Stateless)),
-            streams: Vec::new(),
-            sent: vec![0; calls],
-        }
-    }
-
-    fn frame(&mut self, n: usize, call: &CallRef, packet: &[u8]) -> Vec<u8> {
-        let number = self.sent[n] as usize;
-        self.sent[n] += 1;
-        let payload = match &mut self.encryptor {
-            None => [&[0x21][..], packet].concat(),
-            Some(encryptor) => {
-                while self.streams.len() <= number {
-                    let mut stream = vec![0; 2 + packet.len()];
-                    let sealing = encryptor.seal();
-                    sealing.cipher.apply(&mut stream);
-                    self.streams.push((sealing.header, stream));
-                }
-                let (header, stream) = &self.streams[number];
-                let mut data = [&[0x00, 0x21][..], packet].concat();
-                for (octet, key) in data.iter_mut().zip(stream) {
-                    *octet ^= key;
-                }
-                [&[0xfd][..], header, &data].concat()
-            }
-        };
-        rig::gre_from(call.peer, call.id, Some(self.sent[n]), None, &payload)
-    }
-}
-
-/// What of it is the look-up of (peer, id) alone.
-fn look_up(criterion: &mut Criterion, calls: usize) {
-    let mut group = criterion.benchmark_group(format!("look-up among {calls} calls"));
-    group.throughput(Throughput::Elements(1));
-    let book: Vec<CallRef> = (0..calls).map(name).collect();
-    let mut table = Table::<u64>::new(calls);
-    let key = |call: &CallRef| u64::from(call.peer.to_bits()) << 16 | u64::from(call.id.0);
-    for (at, call) in (0..).zip(&book) {
-        assert!(table.insert(key(call), at));
-    }
-    let mut step = steps(calls);
-    group.bench_function("by peer and id", |bencher| {
-        measure(bencher, || {
-            black_box(table.get(black_box(key(&book[step()]))));
-        });
-    });
-}
-
-/// One of many calls on one local address, four of each peer.
-fn name(n: usize) -> CallRef {
-    CallRef {
-        peer: Ipv4Addr::from_bits(0x6440_0000 + (n / 4) as u32),
-        id: CallId((1 + n % 65_535) as u16),
-        ..rig::AT_SERVER
-    }
-}
-
-/// A server with this many calls on one local address.
-fn crowded(calls: usize, encryption: Encryption) -> (End, Vec<CallRef>) {
-    let (control, end) = turnpike_dataplane::rings::channel(&RingSizes::default()).unwrap();
-    let mut config = rig::config(Role::Server);
-    config.calls = calls;
-    config.routes = calls;
-    let mut server = End::with(config, MemDevice::new(1024), control, end);
-    server.tell(Command::Neighbour {
-        port: Port::Access,
-        address: rig::CLIENT,
-        mac: Some(rig::CLIENT_MAC),
-    });
-    let book: Vec<CallRef> = (0..calls).map(name).collect();
-    for (n, &call) in book.iter().enumerate() {
-        let address = Ipv4Addr::from_bits(0x0a14_0000 + n as u32);
-        for command in [
-            Command::Open {
-                call,
-                peer_id: CallId(1),
-                via: rig::CLIENT,
-                window: 64,
-            },
-            Command::Route {
-                prefix: address.into(),
-                call,
-            },
-            Command::Forward {
-                call,
-                forward: Forward {
-                    address,
-                    ..forward(encryption)
-                },
-            },
-        ] {
-            server.tell(command);
-        }
-        if encryption == Encryption::Required {
-            server.secure(call, Direction::Receive, 1, rig::key(1));
-            server.send_frame(call, &rig::configure_request(1));
-            let ack = rig::gre_from(call.peer, call.id, Some(0), None, &rig::configure_ack(1));
-            server.receive(Port::Access, [ack]);
-            server.secure(call, Direction::Transmit, 1, rig::key(2));
-            server.send_frame(call, &rig::configure_ack(1));
-            server.events.clear();
-            discard(&mut server, Port::Access);
-        }
-        server.turn();
-    }
-    if let Ok(resident) = Resident::now() {
-        let mib = |octets: u64| octets >> 20;
-        println!(
-            "{calls} calls: {} MiB of memory, {} MiB of it in huge pages",
-            mib(resident.octets),
-            mib(resident.huge)
-        );
-    }
-    (server, book)
 }
 
 /// One look-up in a table of 65,536 entries, keys in no order.
@@ -466,6 +240,6 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .sample_size(30);
-    targets = decap, encap, many_calls, table, rings
+    targets = decap, encap, table, rings
 }
 criterion_main!(packet_path);

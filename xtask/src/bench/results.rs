@@ -86,7 +86,8 @@ const fn heading(suite: Suite) -> (&'static str, &'static str) {
         Suite::Packets => (
             "Packet path",
             "A worker's turn over 64 packets between two memory devices: no kernel, no network card. Processor time for one packet, \
-             by `cargo bench -p turnpike-bench --bench packet_path`. Then what PPP takes for one call's set-up and its password, on the wall's clock, by \
+             by `cargo bench -p turnpike-bench --bench packet_path`; by `--bench crowds` where it is over many calls, of which each packet \
+             is for another one. Then what PPP takes for one call's set-up and its password, on the wall's clock, by \
              `--bench set_up`.",
         ),
         Suite::Instructions => (
@@ -232,7 +233,33 @@ fn packets(found: &Value) -> String {
             number(&millions.into()),
         ]
     });
-    table(&heads, rows.collect())
+    let mut text = table(&heads, rows.collect());
+    text.push_str(&growth(found));
+    text
+}
+
+/// How many times as long a packet takes among more calls.
+fn growth(found: &Value) -> String {
+    let grown = list(found).filter(|one| one["growth"].is_number());
+    let rows = grown.map(|one| {
+        vec![
+            format!("{}: {}", words(&one["function"]), words(&one["group"])),
+            number(&one["growth"]),
+            number(&one["best_growth"]),
+            number(&one["best"]),
+        ]
+    });
+    let rows: Vec<_> = rows.collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let heads = [
+        "crowds in turns",
+        "times as long as among the fewest calls",
+        "best against best",
+        "best, ns",
+    ];
+    format!("\n{}", table(&heads.map(str::to_owned), rows))
 }
 
 fn instructions(found: &Value) -> String {
@@ -408,6 +435,17 @@ mod tests {
             load: 0.0,
             idle_class: false,
         }
+    }
+
+    #[test]
+    fn growth_is_that_of_crowds() {
+        let one = json!({"group": "over 70000 calls", "function": "decap plain/64", "ns": 50.0,
+            "best": 40.0, "growth": 1.25, "best_growth": 1.5});
+        assert_eq!(growth(&costs()), "");
+        assert!(
+            growth(&json!([one]))
+                .contains("| decap plain/64: over 70000 calls | 1.25 | 1.50 | 40.0 |")
+        );
     }
 
     #[test]

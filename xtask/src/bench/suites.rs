@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::{bench_program, watch};
@@ -161,8 +161,17 @@ impl Suite {
                     command.args(words);
                     watch(&command)?;
                 }
-                let groups = criterion(&home)?;
+                let mut groups = criterion(&home)?;
                 ensure!(!groups.is_empty(), "criterion left no results");
+                let mut crowds = cargo_bench(root, "crowds");
+                crowds.arg("--json");
+                if quick {
+                    crowds.args(["--rounds", "3", "--most", "70000"]);
+                }
+                let Value::Array(crowds) = json_line(&watch(&crowds)?, '[')? else {
+                    bail!("crowds left no list");
+                };
+                groups.extend(crowds);
                 Ok(Value::Array(groups))
             }
             Self::Instructions => {
