@@ -113,6 +113,10 @@ impl Backend for Operator {
         let losses = shared.switchboard.losses();
         let mut control = shared.counts.by_name();
         control.extend(losses.by_name());
+        if let Some(books) = &shared.books {
+            let lost = books.clerk().lost();
+            control.insert("accounting_records_lost".to_owned(), lost);
+        }
         let (reports, xdp) = {
             let ports = self.ports();
             let verdicts = ports.verdicts().unwrap_or_else(|error| {

@@ -60,6 +60,11 @@ macro_rules! causes {
                 match self { $(Self::$variant => $name,)* }
             }
 
+            /// The cause of this name.
+            pub fn of_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|cause| cause.name() == name)
+            }
+
             /// What an operator reads.
             pub const fn text(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
@@ -172,6 +177,10 @@ causes! {
     PoolExhausted = "pool_exhausted", "no address is free: enlarge network.pool", general(NO_RESOURCE), "No address is free", Some(720), 15;
     /// The user's fixed address has another call.
     AddressInUse = "address_in_use", "the user's fixed address is in use by another call", general(NO_RESOURCE), "The address is in use", Some(720), 15;
+    /// Accounting cannot be written, and no call may be without.
+    AccountingFailed = "accounting_failed", "accounting records cannot be written, and accounting.mandatory is set: see the log", ADMINISTRATIVE, "Accounting is not available", Some(619), 9;
+    /// The server died while the call was up; found at its next start.
+    ServerCrashed = "server_crashed", "the server crashed or was killed while the call was up; the counters are the last that it wrote", LOST_CARRIER, "Server error", Some(619), 11;
     /// Something of ours broke.
     ServerFault = "server_fault", "a fault of the server: see the log", general(PAC_ERROR), "Server error", Some(619), 9;
 }
@@ -197,6 +206,7 @@ mod tests {
         let mut names = std::collections::HashSet::new();
         for cause in Cause::ALL {
             assert!(names.insert(cause.name()), "{cause:?} shares its name");
+            assert_eq!(Cause::of_name(cause.name()), Some(*cause));
             assert!(
                 cause
                     .name()

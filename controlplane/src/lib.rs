@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod aaa;
+pub mod accounting;
 pub mod admin;
 pub mod admission;
 pub mod applicants;

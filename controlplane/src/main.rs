@@ -15,6 +15,7 @@ fn main() -> ExitCode {
     match &command {
         Command::Run(args) => run(args),
         Command::Check(args) => cli::check(args),
+        Command::History(args) => cli::history(args),
         Command::Sessions(_) | Command::Stats(_) | Command::Kill(_) | Command::Capture(_) => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

@@ -1,5 +1,5 @@
 //! What a call that does nothing takes of the control plane's memory: its control connection, its PPP, its task, its places
-//! in every book. TCP in the kernel is not counted, and a worker's share has a test of its own.
+//! in every book, accounting's among them. TCP in the kernel is not counted, and a worker's share has a test of its own.
 #![allow(unsafe_code, reason = "a global allocator cannot be written without")]
 #![allow(
     clippy::unwrap_used,
@@ -11,11 +11,14 @@ mod rig;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::{Ipv4Addr, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use rig::{PASSWORD, Rig, Saw};
+use turnpike_controlplane::accounting::{Books, Stations};
+use turnpike_controlplane::config::Accounting;
 use turnpike_controlplane::listener::Limits;
 use turnpike_controlplane::tunnel::Stage;
 
@@ -61,7 +64,18 @@ async fn an_idle_call_takes_little() {
         per_source: 1000,
         total: 1000,
     };
-    let rig = Rig::start(limits, 1000, Duration::from_secs(60)).await;
+    let directory = tempfile::tempdir().unwrap();
+    let accounting = Accounting {
+        file: directory.path().join("ledger"),
+        keep: None,
+        checkpoint: Duration::from_secs(60),
+        interim: Some(Duration::from_secs(600)),
+        failures: true,
+        mandatory: false,
+        stations: Stations::default(),
+    };
+    let books = Books::open(&accounting, "turnpike", true).unwrap();
+    let rig = Rig::accounting(limits, 1000, Some(Arc::new(books))).await;
     let mut idle: Vec<TcpStream> = Vec::with_capacity(BEFORE + CALLS);
     dial(&rig, BEFORE, &mut idle).await;
     let before = HELD.load(Ordering::Relaxed);

@@ -376,7 +376,7 @@ impl Crowd {
             | Action::Choose { .. }
             | Action::Release(_)
             | Action::Release6(_) => panic!("not here"),
-            Action::Notice(_) | Action::Close => {}
+            Action::Notice(_) | Action::Begin(_) | Action::Cease(_) | Action::Close => {}
         }
     }
 

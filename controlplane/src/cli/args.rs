@@ -1,11 +1,15 @@
 //! What each command takes.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::Args;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, civil};
 
+use crate::accounting::{Moment, Question};
 use crate::admin::Selector;
+use crate::config::DEFAULT_LEDGER;
 
 /// Where the configuration is.
 #[derive(Args, Debug)]
@@ -159,4 +163,73 @@ impl CaptureSelector {
             (None, None) => Selector::All,
         }
     }
+}
+
+/// Arguments of `history`.
+#[derive(Args, Debug)]
+pub struct HistoryArgs {
+    /// Sessions that had this inner address; of IPv6, in one of their prefixes
+    #[arg(value_name = "ADDRESS")]
+    pub address: Option<IpAddr>,
+    /// Sessions of this user, as `turnpike sessions` shows it
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Sessions of the client with this outer address
+    #[arg(long, value_name = "ADDRESS")]
+    pub client: Option<Ipv4Addr>,
+    /// Sessions that were up at this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub at: Option<Moment>,
+    /// Sessions that were not over before this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub since: Option<Moment>,
+    /// Sessions that had begun by this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub until: Option<Moment>,
+    /// Show failed attempts, too (kept where `failures` in [accounting] is true)
+    #[arg(long)]
+    pub failed: bool,
+    /// Show the latest so many
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+    /// The server's accounting file (`file` in [accounting])
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_LEDGER)]
+    pub file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl HistoryArgs {
+    pub(super) fn question(&self) -> Question {
+        Question {
+            address: self.address,
+            user: self.user.clone(),
+            client: self.client,
+            at: self.at,
+            since: self.since,
+            until: self.until,
+            failed: self.failed,
+            limit: self.limit,
+        }
+    }
+}
+
+/// A time: with its distance from UTC, or by this machine's clock, where the day may be left out.
+fn time(text: &str) -> Result<Moment, &'static str> {
+    let local = |civil: civil::DateTime| civil.to_zoned(TimeZone::system()).ok();
+    let read = || {
+        if let Ok(at) = text.parse::<Timestamp>() {
+            return Some(at);
+        }
+        let zoned = match (text.parse::<civil::DateTime>(), text.parse::<civil::Time>()) {
+            (Ok(at), _) => local(at),
+            (_, Ok(at)) => local(jiff::Zoned::now().date().to_datetime(at)),
+            (Err(_), Err(_)) => None,
+        };
+        zoned.map(|zoned| zoned.timestamp())
+    };
+    read()
+        .map(|at| Moment(at.as_millisecond()))
+        .ok_or("write a time such as \"2026-11-03 14:05\", \"14:05\" (today), 2026-11-03 (its first moment) or 2026-11-03T14:05:00Z")
 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod args;
+mod history;
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -15,13 +16,14 @@ use crate::admin::{
 use crate::config::{self, Finding};
 use crate::pcapng::Blocks;
 
-pub use args::{AskArgs, CaptureArgs, CheckArgs, ConfigArgs, KillArgs};
+pub use args::{AskArgs, CaptureArgs, CheckArgs, ConfigArgs, HistoryArgs, KillArgs};
+pub use history::history;
 
 /// What the process answers to whoever started it.
 pub mod exit {
     /// Done.
     pub const OK: u8 = 0;
-    /// The operation failed, or there is no such call.
+    /// The operation failed, or there is no such call or session.
     pub const FAILED: u8 = 1;
     /// The command line makes no sense (clap's own number).
     pub const USAGE: u8 = 2;
@@ -34,7 +36,7 @@ pub mod exit {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  the operation failed, or there is no such call
+  1  the operation failed, or there is no such call or session
   2  the command line makes no sense
   3  the configuration has faults
   4  no server answers on the control socket";
@@ -105,6 +107,21 @@ Examples:
   turnpike kill --client 203.0.113.5
   turnpike kill --all")]
     Kill(KillArgs),
+
+    /// Say who had which address when, from the accounting file.
+    #[command(after_help = "\
+Reads the file that the server writes where its configuration has an [accounting] section, whether the server runs or not. \
+Everything that is given has to fit. Times are this machine's; TO is `up` for a call that goes on, and with `?` it is the last \
+sign of life of a server that was killed and has not been started since. IN is from the client, OUT is to it, in octets of \
+inner packets; END is the cause, which --json gives in words, too. Exit code 1 when no session fits.
+
+Examples:
+  turnpike history 10.20.3.4 --at 2026-11-03T14:05
+  turnpike history 2001:db8:1:7::5 --since 2026-11-01
+  turnpike history --user alice
+  turnpike history --client 203.0.113.5 --failed --since 08:00
+  turnpike history --since 2026-11-01 --until 2026-12-01 --limit 1000000 --json | jq '.[] | [.user, .seconds]'")]
+    History(HistoryArgs),
 
     /// Record packets of calls into a pcapng file.
     #[command(after_help = "\
@@ -203,15 +220,15 @@ pub fn check(args: &CheckArgs) -> ExitCode {
     }
 }
 
-/// `turnpike sessions`, `stats`, `kill` and `capture`. `Run` and `Check` are not asked of a server: they are done at
-/// once, with nothing.
+/// `turnpike sessions`, `stats`, `kill` and `capture`. The others are not asked of a server: they
+/// are done at once, with nothing.
 pub async fn ask(command: &Command) -> ExitCode {
     let result = match command {
         Command::Sessions(args) => sessions(args).await,
         Command::Stats(args) => stats(args).await,
         Command::Kill(args) => kill(args).await,
         Command::Capture(args) => capture(args).await,
-        Command::Run(_) | Command::Check(_) => Ok(exit::OK),
+        Command::Run(_) | Command::Check(_) | Command::History(_) => Ok(exit::OK),
     };
     let code = result.unwrap_or_else(|error| {
         complain(&error);

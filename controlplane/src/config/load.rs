@@ -39,6 +39,12 @@ pub fn load(path: &Path) -> Result<Loaded, Faults> {
     };
     config.auth.users_file = beside(&config.auth.users_file);
     config.auth.chap_secrets = beside(&config.auth.chap_secrets);
+    if let Some(accounting) = &mut config.accounting {
+        accounting.file = path.parent().map_or_else(
+            || accounting.file.clone(),
+            |directory| directory.join(&accounting.file),
+        );
+    }
     config.roster.users_file = config.auth.users_file.clone();
     config.roster.chap_secrets = config.auth.chap_secrets.clone();
     let (users, mut found) = config.roster.read()?;

@@ -4,6 +4,7 @@
 //! instead; [`load`] does the same for a file and the files of users that it names; [`machine`] warns of what only
 //! this machine can tell. Nothing re-checks a [`Config`] later. A [`Roster`] reads the files of users again.
 
+mod accounting;
 mod auth;
 mod finding;
 mod inform;
@@ -30,6 +31,7 @@ use turnpike_dataplane::api::SourceCheck;
 use turnpike_dataplane::worker::Reordering;
 use turnpike_protocol::mppe::{Allowed, Policy};
 
+pub use accounting::DEFAULT_LEDGER;
 pub(crate) use finding::Source;
 pub use finding::{Faults, Finding};
 pub use limits::DEFAULT_SETUP_TIME;
@@ -40,6 +42,7 @@ pub use roster::Roster;
 pub(crate) use users::{Entry, Form, parse_users};
 
 use crate::aaa::{Login, Names, PasswordRules, Users};
+use crate::accounting::Stations;
 use crate::inform::{Domain, Inform};
 use crate::pool::{Pool, Range};
 use crate::rivals::SameUser;
@@ -76,6 +79,8 @@ pub struct Config {
     pub roster: Roster,
     /// Bounds.
     pub limits: Limits,
+    /// Who had which address when; `None`: nothing is written.
+    pub accounting: Option<Accounting>,
     /// The log.
     pub log: Log,
 }
@@ -317,6 +322,25 @@ pub struct Limits {
     pub setup_time: Duration,
     /// Of LCP echoes and of control connection echoes.
     pub echo_interval: Duration,
+}
+
+/// `[accounting]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Accounting {
+    /// The ledger; as written, after [`load`] as it is opened.
+    pub file: PathBuf,
+    /// How long sessions are kept after their end; `None`: for ever.
+    pub keep: Option<Duration>,
+    /// How often the counters of calls that are up are written down.
+    pub checkpoint: Duration,
+    /// How often an Interim record is made of a call that is up; `None`: never.
+    pub interim: Option<Duration>,
+    /// Whether calls that never came up are written down.
+    pub failures: bool,
+    /// Whether there must be no call that cannot be written down.
+    pub mandatory: bool,
+    /// How calls are named.
+    pub stations: Stations,
 }
 
 /// `[log]`.

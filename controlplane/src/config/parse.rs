@@ -12,6 +12,7 @@ use turnpike_dataplane::ports::{MAX_HOST_NAME, peer_name};
 use turnpike_dataplane::worker::{MAX_TIME, Reordering};
 use turnpike_protocol::gre::MAX_HELD;
 
+use super::accounting::accounting_of;
 use super::auth::auth_of;
 use super::finding::Faults;
 use super::inform::outside_routes;
@@ -81,6 +82,7 @@ fn document_of(reader: &mut Reader<'_>, mut document: Section<'_>, broken: bool)
     let auth = document.table(reader, "auth", "[auth]");
     let users = document.tables(reader, "user", "[[user]]");
     let limits = document.table(reader, "limits", "[limits]");
+    let accounting = document.table(reader, "accounting", "[accounting]");
     let log = document.table(reader, "log", "[log]");
     document.finish(reader);
 
@@ -118,6 +120,7 @@ fn document_of(reader: &mut Reader<'_>, mut document: Section<'_>, broken: bool)
         users.add(entry.account);
     }
     let limits = limits_of(reader, limits, addresses, &users, access.as_ref());
+    let accounting = accounting_of(reader, accounting);
     let log = log_of(reader, log);
 
     if let Some(network) = addresses {
@@ -153,6 +156,7 @@ fn document_of(reader: &mut Reader<'_>, mut document: Section<'_>, broken: bool)
         auth,
         users,
         limits,
+        accounting,
         log,
     })
 }

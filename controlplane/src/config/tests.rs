@@ -1,5 +1,6 @@
 //! What is read, and how every kind of fault is told.
 
+mod accounting;
 mod inform;
 mod ipv6;
 mod limits;

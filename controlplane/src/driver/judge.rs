@@ -27,6 +27,9 @@ impl Driver {
             };
             Refusal::new(cause).with(remedy)
         };
+        if let Some(books) = &self.shared.books {
+            books.admit().map_err(Refusal::new)?;
+        }
         let admission = match credentials {
             // Nothing but a Response can be tried again.
             Credentials::ChangePassword(_) => {

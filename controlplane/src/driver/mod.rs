@@ -1,6 +1,7 @@
 //! The one place that waits for everything a tunnel lives on: its TCP connection, its workers, its timers, operators
 //! and the end of the server.
 
+mod bookkeeping;
 mod diary;
 mod judge;
 mod places;
@@ -21,6 +22,7 @@ use turnpike_dataplane::api::{CallRef, Command};
 use turnpike_protocol::{CallId, Time};
 
 use crate::aaa::{Addresses, Store};
+use crate::accounting::Kept;
 use crate::admission::{Admission, SettingUp, Waiting};
 use crate::applicants::{Applicant, Applicants};
 use crate::calls::Calls;
@@ -151,6 +153,8 @@ pub struct Shared {
     pub same_user: SameUser,
     /// What is counted.
     pub counts: Counts,
+    /// Who had which address when.
+    pub books: Kept,
     /// Changes when routes change.
     pub routes: watch::Receiver<u64>,
     /// True when the server goes down.
@@ -470,6 +474,7 @@ impl Driver {
                         self.setting_up.retain(|(other, ..)| *other != call);
                         self.setting_up.shrink_to_fit();
                     }
+                    self.attempted(&notice);
                     diary::notice(&notice, &self.shared.counts);
                 }
                 Action::Choose { call, held, asked } => {
@@ -478,6 +483,8 @@ impl Driver {
                     self.tunnel.chosen(call, address, now);
                 }
                 Action::Bound { call, source } => self.bound(call, source).await,
+                Action::Begin(begun) => self.begin(&begun).await,
+                Action::Cease(call) => self.cease(call).await,
                 Action::Release(address) => {
                     lock(&self.shared.pool).release(address);
                 }

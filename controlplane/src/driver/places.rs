@@ -127,6 +127,7 @@ impl Driver {
         }
         // After its address is back: somebody may wait for that.
         self.withdraw(ended.call);
+        self.account(ended);
         lock(&self.shared.calls).free(ended.call, self.shared.clock.now());
         self.shared.counts.ended(ended.cause);
         diary::ended(ended);

@@ -5,6 +5,7 @@
 //! goes the other way round: clients are told, workers finish, programs and the veth pair go.
 
 mod doors;
+mod keeping;
 mod reload;
 
 use std::collections::{BTreeMap, HashSet};
@@ -46,7 +47,7 @@ use crate::rivals::Rivals;
 use crate::sessions::Sessions;
 use crate::switchboard::{Stopped, Switchboard};
 use crate::tunnel::Settings;
-use crate::{admin, gre_socket};
+use crate::{accounting, admin, gre_socket};
 
 use doors::Doors;
 
@@ -74,6 +75,9 @@ pub enum Error {
     /// Ports, XDP or sockets.
     #[error(transparent)]
     Ports(#[from] ports::Error),
+    /// The accounting file.
+    #[error(transparent)]
+    Accounting(#[from] accounting::Error),
     /// A worker's thread.
     #[error(transparent)]
     Worker(#[from] SpawnError),
@@ -184,6 +188,8 @@ impl Running {
         {
             return Err(Error::Machine { what, instead });
         }
+        // First of all: without it nothing else is of use, and what a crash left open is over before anybody dials.
+        let books = keeping::open(config)?;
         let clock = Clock::start();
         let origin_unix_nanos = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -273,6 +279,7 @@ impl Running {
             twins: Arc::default(),
             same_user: config.limits.same_user,
             counts: Counts::default(),
+            books,
             routes: routes_changed,
             stopping: stop.clone(),
         });
@@ -288,6 +295,8 @@ impl Running {
                 warn!(%error, "fragmented GRE cannot be received");
             }
         });
+
+        tasks.spawn(keeping::keep(shared.clone()));
 
         let path = config.server.socket();
         let operators = admin::Server::bind(&path, SOCKET_MODE).map_err(system(format!(
@@ -380,6 +389,7 @@ impl Running {
             self.follower.abort();
         }
         self.tasks.shutdown().await;
+        keeping::close(&self.shared).await;
 
         // A worker that hangs leaves its ring full.
         let stop = self.shared.switchboard.send(Command::Stop);

@@ -9,6 +9,7 @@ use turnpike_protocol::CallId;
 use turnpike_protocol::ppp::{Credentials, Ipv6Grant};
 use turnpike_protocol::pptp::PeerInfo;
 
+use crate::accounting::Begun;
 use crate::cause::Cause;
 use crate::dhcp6;
 use crate::inform;
@@ -54,6 +55,10 @@ pub enum Action {
         /// Where its GRE comes from and goes to.
         source: Ipv4Addr,
     },
+    /// A session begins: from now on this user has this address. Comes before the route and all that lets the client send.
+    Begin(Box<Begun>),
+    /// The call's session is over, though the call is not: its client logs in anew, or has another address.
+    Cease(CallRef),
     /// The call goes on without this inner address: LCP was negotiated anew, and the next login gets one of its own.
     Release(Ipv4Addr),
     /// Likewise without these prefixes.

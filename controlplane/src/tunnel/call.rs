@@ -429,6 +429,7 @@ impl Call {
                     // LCP was negotiated anew: what the last login got goes back first, or a fixed address would be
                     // in use by this very call.
                     if let Some(route) = live.route.take() {
+                        actions.push_back(Action::Cease(call));
                         let prefix = Ipv4Net::from(route);
                         actions.push_back(Action::data(Command::Unroute { prefix }));
                     }

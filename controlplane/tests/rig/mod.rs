@@ -12,6 +12,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use turnpike_controlplane::aaa::{Account, Login, Secret, Store, Users};
+use turnpike_controlplane::accounting::Kept;
 use turnpike_controlplane::admission::Admission;
 use turnpike_controlplane::applicants::Applicants;
 use turnpike_controlplane::calls::Calls;
@@ -112,6 +113,40 @@ impl Rig {
         same_user: SameUser,
         admission: Admission,
     ) -> Self {
+        Self::whole(
+            limits, calls, setup_time, sizes, users, same_user, admission, None,
+        )
+        .await
+    }
+
+    /// One that writes down who had which address when.
+    pub async fn accounting(limits: Limits, calls: usize, books: Kept) -> Self {
+        let mut users = Users::default();
+        users.add(Account::new("alice", Secret::new(PASSWORD).unwrap()));
+        Self::whole(
+            limits,
+            calls,
+            Duration::from_secs(60),
+            RingSizes::default(),
+            users.into(),
+            SameUser::Allow,
+            Admission::new(256, Duration::ZERO),
+            books,
+        )
+        .await
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "tests name them all")]
+    async fn whole(
+        limits: Limits,
+        calls: usize,
+        setup_time: Duration,
+        sizes: RingSizes,
+        users: Store,
+        same_user: SameUser,
+        admission: Admission,
+        books: Kept,
+    ) -> Self {
         let owners = Owners::round_robin(1);
         let (control_end, worker_end) = rings::channel(&sizes).unwrap();
         let port = PortInfo {
@@ -188,6 +223,7 @@ impl Rig {
             twins: Arc::default(),
             same_user,
             counts: Counts::default(),
+            books,
             routes: routes_changed,
             stopping: stop,
         });

@@ -186,7 +186,7 @@ impl World {
                 connection.judged = later;
                 self.plan(later, Happening::Judge(at, call, credentials, holds));
             }
-            tunnel::Action::Notice(_) => {}
+            tunnel::Action::Notice(_) | tunnel::Action::Begin(_) | tunnel::Action::Cease(_) => {}
             tunnel::Action::Release6(_) => {
                 return Err("prefixes came back that nobody was given".to_owned());
             }

@@ -1,6 +1,7 @@
 //! A call while PPP speaks.
 
 use super::*;
+use crate::accounting::Begun;
 
 impl Live {
     pub(super) fn begin(&mut self, now: Time) {
@@ -13,7 +14,17 @@ impl Live {
         let call = self.call;
         self.mtu = terms.mtu;
         if self.route != Some(terms.address) {
-            if let Some(old) = self.route.replace(terms.address) {
+            let before = self.route.replace(terms.address);
+            if before.is_some() {
+                actions.push_back(Action::Cease(call));
+            }
+            actions.push_back(Action::Begin(Box::new(Begun {
+                call,
+                user: self.user.clone().unwrap_or_default(),
+                address: terms.address,
+                ipv6: self.ipv6.as_deref().map(Link6::grant),
+            })));
+            if let Some(old) = before {
                 actions.push_back(Action::data(Command::Unroute {
                     prefix: Ipv4Net::from(old),
                 }));

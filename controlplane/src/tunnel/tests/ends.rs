@@ -265,7 +265,9 @@ fn a_login_that_is_made_anew_gives_its_address_back_first() {
             .unwrap_or_else(|| panic!("no {what}: {did:#?}"))
     };
     assert!(at("unroute 10.20.0.9/32") < at("release 10.20.0.9"));
+    assert!(at("cease") < at("release 10.20.0.9"));
     assert!(at("release 10.20.0.9") < at("authenticate"));
+    assert!(at("authenticate") < at("begin alice 10.20.0.9"));
 }
 
 #[test]

@@ -121,6 +121,7 @@ fn a_challenge_in_mid_call_changes_nothing() {
     assert_eq!(count(&world, "authenticate"), 5);
     assert_eq!(count(&world, "CHAP Success"), 5);
     for never in [
+        "cease",
         "release 10.20.0.9",
         "hold",
         "unroute 10.20.0.9/32",

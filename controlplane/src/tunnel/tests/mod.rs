@@ -336,6 +336,11 @@ impl World {
                 self.tunnel.chosen(call, address, self.now);
             }
             Action::Bound { call, source } => self.did.push(format!("bound {} {source}", call.id)),
+            Action::Begin(begun) => {
+                let user = begun.user;
+                self.did.push(format!("begin {user} {}", begun.address));
+            }
+            Action::Cease(_) => self.did.push("cease".to_owned()),
             Action::Release(address) => self.did.push(format!("release {address}")),
             Action::Release6(grant) => self.did.push(format!("release6 {}", grant.prefix)),
             Action::Ended(ended) => {

@@ -21,6 +21,7 @@ fn everything_stands_before_the_client_is_told() {
     before("authenticate", "CHAP Success");
     before("secure receive", "CCP Configure-Request");
     before("secure transmit", "CCP Configure-Ack");
+    before("begin alice 10.20.0.9", "route 10.20.0.9/32");
     before("route 10.20.0.9/32", "forward 10.20.0.9 1400");
     before("forward 10.20.0.9 1400", "IPCP Configure-Ack");
     before("answer echoes", "IPCP Configure-Ack");
