@@ -46,18 +46,19 @@ impl KeepAlive {
         self.deadline
     }
 
-    /// Asks at once, and gives the peer no longer than `patience`: identifier of the Echo-Request to send; `None` while
-    /// one is on its way.
-    pub(super) fn prove(&mut self, patience: Duration, now: Time) -> Option<u32> {
+    /// Asks at once, and gives the peer no longer than `patience`: identifier of the Echo-Request to send. Also while one is on
+    /// its way: a machine that has acknowledged that and then lost its power says nothing to it any more, and only
+    /// to the next one that it does not know the connection.
+    pub(super) fn prove(&mut self, patience: Duration, now: Time) -> u32 {
         let by = now + patience;
-        if self.asked {
-            self.deadline = self.deadline.min(by);
-            return None;
-        }
+        self.deadline = if self.asked {
+            self.deadline.min(by)
+        } else {
+            by
+        };
         self.asked = true;
-        self.deadline = by;
         self.identifier = self.identifier.wrapping_add(1);
-        Some(self.identifier)
+        self.identifier
     }
 
     /// The peer lives, as was seen elsewhere: what was asked has its usual time again.

@@ -316,10 +316,14 @@ fn who_is_doubted_proves_that_it_lives_or_is_soon_over() {
         assert!(!pair.server.is_finished());
     }
     pair.server_takes();
-    // Deaf and dumb: doubts do not put off the end either.
+    // Deaf and dumb: doubts do not put off the end either. Each is a question of its own: what was asked before may have been
+    // acknowledged by a machine that has lost its power since, and only the next one makes it say that it knows nothing.
     pair.server.prove(10 * SECOND, pair.now);
     let end = pair.now + 10 * SECOND;
     pair.server.prove(10 * SECOND, pair.now + 5 * SECOND);
+    pair.collect();
+    // Each has 16 octets (RFC 2637 §2.5).
+    assert_eq!(pair.to_caller.len(), 2 * 16);
     assert_eq!(pair.server.deadline(), Some(end));
     pair.server.handle_timeout(end);
     pair.collect();

@@ -192,9 +192,8 @@ impl Server {
     /// There is reason to doubt that the client lives: it is sent an Echo-Request now, and the connection ends as with any
     /// echo that is not answered when nothing has come after `patience`.
     pub fn prove(&mut self, patience: Duration, now: Time) {
-        if self.state == State::Established
-            && let Some(identifier) = self.keep_alive.prove(patience, now)
-        {
+        if self.state == State::Established {
+            let identifier = self.keep_alive.prove(patience, now);
             self.send(&Message::EchoRequest { identifier });
         }
     }
