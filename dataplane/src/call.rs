@@ -181,24 +181,21 @@ pub(crate) struct Encap {
     pub(crate) peer_id: CallId,
     /// Fixed while the route to the peer stays.
     pub(crate) hop: Hop,
-    /// Per packet.
-    pub(crate) ident: u16,
     /// Largest inner packet in octets. Fixed while the terms stay.
     pub(crate) mtu: u16,
     /// Fixed while the terms stay.
     pub(crate) gate: Gate,
     /// Whether to copy packets to the capture ring.
     pub(crate) capture: bool,
+    /// Per packet, as what follows: the first line stays as memory has it.
+    pub(crate) gre_sent: u64,
+    pub(crate) packets: u64,
+    pub(crate) octets: u64,
+    pub(crate) ident: u16,
     /// PPP header in front of inner packets, in clear. Fixed while the terms stay.
     pub(crate) plain_header: PppHeader,
     /// PPP header in front of MPPE packets. Fixed while the terms stay.
     pub(crate) mppe_header: PppHeader,
-    /// Per packet.
-    pub(crate) gre_sent: u64,
-    /// Per packet.
-    pub(crate) packets: u64,
-    /// Per packet.
-    pub(crate) octets: u64,
     pub(crate) dropped: u64,
     /// Running keys. Per packet.
     pub(crate) encryptor: Option<Encryptor>,
@@ -214,6 +211,7 @@ const _: () = {
     assert!(offset_of!(Call, decap) == LINE);
     assert!(offset_of!(Decap, decryptor) == LINE);
     assert!(Decryptor::PER_PACKET <= 3 * LINE);
+    assert!(offset_of!(Encap, gre_sent) == LINE);
     assert!(offset_of!(Encap, encryptor) < 2 * LINE);
     assert!(offset_of!(Encap, encryptor) + Encryptor::PER_PACKET <= 3 * LINE);
     assert!(size_of::<Call>() <= 12 * LINE);
