@@ -128,6 +128,7 @@ impl Pair {
 fn verdict(credentials: &Credentials) -> Verdict {
     let proof = credentials.verify(&Password::new(PASSWORD).into()).unwrap();
     Verdict::Accept(Grant {
+        limits: Default::default(),
         proof,
         address: [10, 20, 0, 10].into(),
         server_address: [10, 20, 0, 1].into(),

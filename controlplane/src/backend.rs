@@ -117,6 +117,10 @@ impl Backend for Operator {
             let lost = books.clerk().lost();
             control.insert("accounting_records_lost".to_owned(), lost);
         }
+        if let Some(radius) = shared.backends.radius() {
+            let counts = radius.client.counts().by_name();
+            control.extend(counts.map(|(name, count)| (name.to_owned(), count)));
+        }
         let (reports, xdp) = {
             let ports = self.ports();
             let verdicts = ports.verdicts().unwrap_or_else(|error| {

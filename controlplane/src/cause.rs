@@ -151,6 +151,28 @@ causes! {
     PasswordChangedElsewhere = "password_changed_elsewhere", "somebody else has changed or removed the password meanwhile", ADMINISTRATIVE, "The password was changed elsewhere", Some(709), 17;
     /// The new password could not be written.
     PasswordNotWritten = "password_not_written", "the new password could not be written: see the log", ADMINISTRATIVE, "The password could not be changed", Some(709), 9;
+    /// No RADIUS server answered.
+    RadiusSilent = "radius_silent", "no RADIUS server answered: is its address right, does it know this machine as a client, with the same secret, and does nothing block UDP on the way?", general(NO_RESOURCE), "The authentication server does not answer", Some(930), 9;
+    /// What came back was not made with our secret.
+    RadiusWrongSecret = "radius_wrong_secret", "what a RADIUS server answered is not made with our secret: compare `secret` in [[radius.server]] with the server's", general(NO_RESOURCE), "The authentication server is not trusted", Some(930), 9;
+    /// What came back lacked a Message-Authenticator.
+    RadiusUnsigned = "radius_unsigned", "a RADIUS server sends no Message-Authenticator: update it, or write message_authenticator = \"accept_missing\" in its [[radius.server]]", general(NO_RESOURCE), "The authentication server is not trusted", Some(930), 9;
+    /// An Access-Accept without MS-CHAP2-Success.
+    RadiusProofMissing = "radius_proof_missing", "the RADIUS server accepted an MS-CHAPv2 login without MS-CHAP2-Success: the client would not believe us", general(PAC_ERROR), "Server error", Some(930), 9;
+    /// An Access-Accept without keys where there must be some.
+    RadiusKeysMissing = "radius_keys_missing", "the RADIUS server accepted the login, but sent no MPPE keys, without which the call may not come up", ADMINISTRATIVE, "No encryption keys", Some(742), 9;
+    /// Keys that cannot be read.
+    RadiusKeysWrong = "radius_keys_wrong", "the MPPE keys that the RADIUS server sent cannot be used: see the log for the attribute", ADMINISTRATIVE, "Wrong encryption keys", Some(742), 9;
+    /// A Filter-Id that names nothing.
+    UnknownFilter = "unknown_filter", "the RADIUS server named a filter (Filter-Id) that there is not, and radius.unknown_filter refuses such calls", ADMINISTRATIVE, "Not permitted", Some(812), 17;
+    /// A Service-Type or Framed-Protocol that is no PPTP call's.
+    UnknownServiceType = "unknown_service_type", "the RADIUS server wants another service (Service-Type, Framed-Protocol) than a PPP call", ADMINISTRATIVE, "Not permitted", Some(812), 17;
+    /// An address for which no packets would come.
+    AddressElsewhere = "address_elsewhere", "the RADIUS server gave an address that is in no pool: add it to network.pool", general(NO_RESOURCE), "No usable address", Some(720), 15;
+    /// The call has lasted as long as it may.
+    SessionTimeout = "session_timeout", "the call has lasted as long as the user's Session-Timeout allows", ADMINISTRATIVE, "Session timeout", Some(619), 5;
+    /// Nothing was carried for as long as that may be.
+    IdleTimeout = "idle_timeout", "nothing was carried for as long as the user's Idle-Timeout allows", ADMINISTRATIVE, "Idle timeout", Some(828), 4;
     /// The client ended the link when it saw our proof of knowing the password.
     Distrusted = "distrusted", "the client did not believe our authenticator response: do both sides know the same password?", REQUESTED, "Goodbye", Some(778), 1;
     /// We require encryption, the client refuses it.
@@ -253,6 +275,7 @@ mod tests {
         assert!(causes(742).contains(&Cause::StatefulRefused));
         assert!(causes(742).contains(&Cause::NoLmHash));
         assert_eq!(causes(778), [Cause::Distrusted]);
+        assert!(causes(930).contains(&Cause::RadiusSilent));
         assert_eq!(causes(806), [Cause::NoGre]);
         assert!(causes(720).contains(&Cause::PoolExhausted));
     }

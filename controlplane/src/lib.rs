@@ -25,6 +25,7 @@ pub mod pcapng;
 pub mod pool;
 pub mod post;
 pub mod prefixes;
+pub mod radius;
 pub mod rivals;
 pub mod server;
 pub mod sessions;

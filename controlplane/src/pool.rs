@@ -162,6 +162,10 @@ impl Pool {
                 .ok_or(Cause::AddressInUse)?,
             Addresses::None => return Err(Cause::NotPermitted),
         };
+        // One that a RADIUS server gives may be anybody's at other times.
+        if self.reservation(address).is_none() && matches!(addresses, Addresses::Fixed(_)) {
+            self.returned.retain(|other| *other != address);
+        }
         self.taken.insert(address);
         Ok(address.into())
     }

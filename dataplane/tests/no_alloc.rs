@@ -132,6 +132,7 @@ impl SetUp {
                 ppp::Action::Authenticate(credentials) => {
                     let secret = NtHash::from_password("secret").into();
                     let grant = ppp::Grant {
+                        limits: Default::default(),
                         proof: credentials.verify(&secret).ok().unwrap(),
                         address: Ipv4Addr::from_bits(0x0a15_0000 + u32::from(call.id.0)),
                         server_address: SERVER_INNER,

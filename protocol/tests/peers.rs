@@ -307,6 +307,7 @@ impl<'a> Player<'a> {
     fn judge(&self, credentials: &Credentials) -> Verdict {
         match credentials.verify(&NtHash::from_password(PASSWORD).into()) {
             Ok(proof) => Verdict::Accept(Grant {
+                limits: Default::default(),
                 proof: if self.keys {
                     proof
                 } else {

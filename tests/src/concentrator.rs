@@ -422,6 +422,7 @@ impl Concentrator {
             .pop_front()
             .ok_or_else(|| Refusal::new(Cause::PoolExhausted))?;
         Ok(Grant {
+            limits: Default::default(),
             proof,
             address,
             server_address: INNER,

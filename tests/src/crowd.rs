@@ -357,6 +357,7 @@ impl Crowd {
                 let verdict = credentials
                     .verify(&self.secret)
                     .map(|proof| Grant {
+                        limits: Default::default(),
                         proof,
                         address: address(n),
                         server_address: INNER,

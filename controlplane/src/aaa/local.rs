@@ -100,6 +100,11 @@ impl Users {
             .find_map(|name| self.accounts.get(&name))
     }
 
+    /// Whether the name is somebody's here, or that of everybody is.
+    pub fn knows(&self, wire: &[u8]) -> bool {
+        self.look_up(wire).is_some()
+    }
+
     /// Looks a name up: its account, or that of everybody.
     fn look_up(&self, wire: &[u8]) -> Option<Found<'_>> {
         if let Some(account) = self.find(wire) {
@@ -155,6 +160,7 @@ impl Users {
             user: found.user,
             proof,
             addresses: found.addresses.clone(),
+            entitlements: None,
         })
     }
 }

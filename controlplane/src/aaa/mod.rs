@@ -1,25 +1,31 @@
 //! Who may come in, and what is granted.
 
+mod chain;
 pub mod chap_secrets;
 mod hours;
 mod local;
 mod names;
+mod policy;
 mod prove;
 mod replace;
 mod standing;
 mod store;
 
+use core::net::Ipv4Addr;
 use core::time::Duration;
+use std::sync::Arc;
 
 use jiff::Zoned;
 use jiff::civil::DateTime;
 use subtle::ConstantTimeEq;
 use turnpike_protocol::mschap::{NtHash, Password};
-use turnpike_protocol::ppp::{self, AuthProtocol, Proof};
+use turnpike_protocol::ppp::{self, AuthProtocol, Limits, Proof};
 
+pub use chain::{Backend, Chain, RadiusBackend, Step};
 pub use hours::{HOURS, Hours};
 pub use local::Users;
 pub use names::{Case, Names, Part, encoding, printable};
+pub use policy::{Rules, UnknownFilter};
 pub use standing::{Expiry, Standing};
 pub use store::{PasswordRules, Store};
 
@@ -130,6 +136,29 @@ pub struct Admission {
     pub proof: Proof,
     /// Which address to take from the pool.
     pub addresses: Addresses,
+    /// What a RADIUS server said besides.
+    pub entitlements: Option<Arc<Entitlements>>,
+}
+
+/// What a RADIUS server said of a call, besides who has it and which address.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Entitlements {
+    /// The values of Class, in order, to be repeated in accounting as they are (RFC 2865 §5.25).
+    pub class: Vec<Vec<u8>>,
+    /// How long the call may last.
+    pub session_timeout: Option<Duration>,
+    /// How long nothing may be carried in either direction before it ends.
+    pub idle_timeout: Option<Duration>,
+    /// How often accounting is told of it.
+    pub interim: Option<Duration>,
+    /// DNS servers, each in place of the configured one.
+    pub dns: [Option<Ipv4Addr>; 2],
+    /// NetBIOS name servers, likewise.
+    pub nbns: [Option<Ipv4Addr>; 2],
+    /// Encryption and MTU.
+    pub limits: Limits,
+    /// The name of the server.
+    pub server: String,
 }
 
 /// A user name without the `DOMAIN\` that Windows puts in front of it.

@@ -96,6 +96,11 @@ impl Store {
         look(&self.users())
     }
 
+    /// [`Users::knows`].
+    pub fn knows(&self, wire: &[u8]) -> bool {
+        self.users().knows(wire)
+    }
+
     /// [`Users::authenticate`] at `now`, by the machine's clock.
     ///
     /// # Errors
@@ -155,6 +160,7 @@ impl Store {
             user,
             proof: changed.proof,
             addresses: account.addresses,
+            entitlements: None,
         })
     }
 

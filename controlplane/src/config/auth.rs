@@ -10,11 +10,15 @@ use super::Auth;
 use super::login::login_of;
 use super::mppe::{allowed_of, policy_of};
 use super::read::{Reader, Section};
-use crate::aaa::{Case, Login, Names, Part, PasswordRules, encoding};
+use crate::aaa::{Backend, Case, Login, Names, Part, PasswordRules, encoding};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-pub(super) fn auth_of(reader: &mut Reader<'_>, section: Option<Section<'_>>) -> Auth {
+pub(super) fn auth_of(
+    reader: &mut Reader<'_>,
+    section: Option<Section<'_>>,
+    has_radius: bool,
+) -> Auth {
     let mut auth = Auth {
         mppe: Policy::Require,
         mppe_allowed: Allowed::default(),
@@ -24,6 +28,10 @@ pub(super) fn auth_of(reader: &mut Reader<'_>, section: Option<Section<'_>>) -> 
         retry: true,
         names: Names::default(),
         passwords: PasswordRules::default(),
+        backends: match has_radius {
+            true => vec![Backend::Local, Backend::Radius],
+            false => vec![Backend::Local],
+        },
     };
     let Some(mut section) = section else {
         return auth;
@@ -56,8 +64,50 @@ pub(super) fn auth_of(reader: &mut Reader<'_>, section: Option<Section<'_>>) -> 
     if let Some(passwords) = section.table(reader, "passwords", "[auth.passwords]") {
         auth.passwords = passwords_of(reader, passwords);
     }
+    if let Some(backends) = backends_of(reader, &mut section, has_radius) {
+        auth.backends = backends;
+    }
     section.finish(reader);
     auth
+}
+
+fn backends_of(
+    reader: &mut Reader<'_>,
+    section: &mut Section<'_>,
+    has_radius: bool,
+) -> Option<Vec<Backend>> {
+    const BACKENDS: &[(&str, Backend)] = &[("local", Backend::Local), ("radius", Backend::Radius)];
+    let faults = reader.faults.len();
+    let found = section.texts(reader, "backends", "\"local\" or \"radius\"", |text| {
+        let known = BACKENDS.iter().find(|(word, _)| *word == text);
+        known.map(|(_, backend)| *backend)
+    })?;
+    let mut backends = Vec::new();
+    for backend in &found.value {
+        if backends.contains(&backend.value) {
+            reader.fault(
+                &backend.span,
+                "a back end stands in `backends` in [auth] twice",
+                "write each once, in the order in which they are asked",
+            );
+        }
+        if backend.value == Backend::Radius && !has_radius {
+            reader.fault(
+                &backend.span,
+                "`backends` in [auth] has \"radius\", but there is no [radius] section",
+                "add [[radius.server]] with address = \"192.0.2.9\" and secret = \"...\", or take it out",
+            );
+        }
+        backends.push(backend.value);
+    }
+    if backends.is_empty() && reader.faults.len() == faults {
+        reader.fault(
+            &found.span,
+            "`backends` in [auth] is empty: nobody could log in",
+            "write backends = [\"local\", \"radius\"], or leave the key out",
+        );
+    }
+    Some(backends)
 }
 
 fn path_of(

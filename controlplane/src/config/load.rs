@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::finding::{Faults, Finding};
 use super::{Config, Loaded, login, parse};
+use crate::aaa::Backend;
 
 /// The largest file that is read, in octets.
 const MAX_FILE: u64 = 16 << 20;
@@ -25,7 +26,7 @@ pub fn load(path: &Path) -> Result<Loaded, Faults> {
     let text = text_of(&text, &name).map_err(|finding| Faults(vec![finding]))?;
     let mut loaded = parse(text, &name)?;
     // Whoever may read a configuration without passwords is no danger to it.
-    if loaded.config.users.is_empty() {
+    if loaded.config.users.is_empty() && loaded.config.radius.is_none() {
         warnings.clear();
     }
     loaded.warnings.append(&mut warnings);
@@ -52,7 +53,8 @@ pub fn load(path: &Path) -> Result<Loaded, Faults> {
     config.users = users;
     warnings.append(&mut found);
     warnings.extend(login::hash_only(&config.auth, &config.users, &name));
-    if config.users.is_empty() {
+    let asks_radius = config.auth.backends.contains(&Backend::Radius);
+    if config.users.is_empty() && !asks_radius {
         warnings.push(Finding {
             file: name,
             line: 0,

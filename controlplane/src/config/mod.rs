@@ -16,6 +16,7 @@ mod login;
 mod mppe;
 mod network;
 mod parse;
+mod radius;
 mod read;
 mod roster;
 mod users;
@@ -41,10 +42,11 @@ pub use parse::{MTU, parse};
 pub use roster::Roster;
 pub(crate) use users::{Entry, Form, parse_users};
 
-use crate::aaa::{Login, Names, PasswordRules, Users};
+use crate::aaa::{Backend, Login, Names, PasswordRules, UnknownFilter, Users};
 use crate::accounting::Stations;
 use crate::inform::{Domain, Inform};
 use crate::pool::{Pool, Range};
+use crate::radius::ServerSettings;
 use crate::rivals::SameUser;
 
 /// A configuration that can be run, and what an operator should look at all the same.
@@ -73,6 +75,8 @@ pub struct Config {
     pub gre: Gre,
     /// Who may come in, and how.
     pub auth: Auth,
+    /// The RADIUS servers, if there are any.
+    pub radius: Option<Radius>,
     /// Users of the configuration file; [`load`] adds those of the files that it names.
     pub users: Users,
     /// Where users come from, to read them again.
@@ -300,6 +304,23 @@ pub struct Auth {
     pub names: Names,
     /// What new passwords must be like.
     pub passwords: PasswordRules,
+    /// Who judges logins, in order: each once.
+    pub backends: Vec<Backend>,
+}
+
+/// `[radius]`. Holds secrets: never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Radius {
+    /// `[[radius.server]]`, one at least.
+    pub servers: Vec<ServerSettings>,
+    /// NAS-Identifier; the server's name where nothing is said.
+    pub nas_identifier: String,
+    /// NAS-IP-Address; `None`: the address that the client dialled.
+    pub nas_ip_address: Option<Ipv4Addr>,
+    /// What becomes of calls with a filter that there is not.
+    pub unknown_filter: UnknownFilter,
+    /// Whether MS-CHAP logins without keys are refused even where calls may go in clear.
+    pub require_keys: bool,
 }
 
 /// `[limits]`.

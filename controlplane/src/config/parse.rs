@@ -19,6 +19,7 @@ use super::inform::outside_routes;
 use super::limits::limits_of;
 use super::log::log_of;
 use super::network::{NetworkAt, host_address, network_of, outside_pool, with_fixed};
+use super::radius::radius_of;
 use super::read::{At, Reader, Section};
 use super::users::{Claims, Place, users_of};
 use super::{
@@ -80,6 +81,7 @@ fn document_of(reader: &mut Reader<'_>, mut document: Section<'_>, broken: bool)
     let network = document.table(reader, "network", "[network]");
     let gre = document.table(reader, "gre", "[gre]");
     let auth = document.table(reader, "auth", "[auth]");
+    let radius = document.table(reader, "radius", "[radius]");
     let users = document.tables(reader, "user", "[[user]]");
     let limits = document.table(reader, "limits", "[limits]");
     let accounting = document.table(reader, "accounting", "[accounting]");
@@ -100,7 +102,8 @@ fn document_of(reader: &mut Reader<'_>, mut document: Section<'_>, broken: bool)
     )
     .and_then(|section| network_of(reader, section, broken));
     let gre = gre_of(reader, gre);
-    let auth = auth_of(reader, auth);
+    let auth = auth_of(reader, auth, radius.is_some());
+    let radius = radius.and_then(|section| radius_of(reader, section, &server.name, broken));
     let addresses = network.as_ref();
     let mut claims = Claims {
         server_address: addresses.map(|network| network.network.server_address),
@@ -154,6 +157,7 @@ fn document_of(reader: &mut Reader<'_>, mut document: Section<'_>, broken: bool)
         network,
         gre,
         auth,
+        radius,
         users,
         limits,
         accounting,

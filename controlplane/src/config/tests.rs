@@ -5,6 +5,7 @@ mod inform;
 mod ipv6;
 mod limits;
 mod login;
+mod radius;
 mod users;
 
 use std::path::Path;

@@ -18,7 +18,7 @@ impl Driver {
     }
 
     /// The session is over while the call goes on: its worker is asked how much it moved.
-    pub(super) async fn cease(&self, call: CallRef) {
+    pub(super) async fn cease(&mut self, call: CallRef) {
         let Some(books) = &self.shared.books else {
             return;
         };

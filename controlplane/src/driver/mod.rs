@@ -5,6 +5,7 @@ mod bookkeeping;
 mod diary;
 mod judge;
 mod places;
+mod timeouts;
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,10 +19,10 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{Instrument, debug, info_span};
-use turnpike_dataplane::api::{CallRef, Command};
+use turnpike_dataplane::api::{CallRef, Command, Event};
 use turnpike_protocol::{CallId, Time};
 
-use crate::aaa::{Addresses, Store};
+use crate::aaa::{Addresses, Chain, Store};
 use crate::accounting::Kept;
 use crate::admission::{Admission, SettingUp, Waiting};
 use crate::applicants::{Applicant, Applicants};
@@ -38,6 +39,9 @@ use crate::sessions::{Order, Sessions};
 use crate::switchboard::{Inbox, Letter, Mail, Switchboard};
 use crate::tunnel::{Action, Notice, Settings, Tunnel};
 use crate::twins::{Twin, Twins};
+
+use judge::Judging;
+use timeouts::Timeouts;
 
 /// Octets that may wait for a client that does not read; then the connection is closed. Control messages are at most
 /// 220 octets, so a client that is served at all never gets there.
@@ -125,8 +129,10 @@ pub struct Shared {
     pub clock: Clock,
     /// Call ids.
     pub calls: Mutex<Calls>,
-    /// Who may come in.
+    /// Users of files.
     pub users: Arc<Store>,
+    /// Who judges logins.
+    pub backends: Chain,
     /// Whether a client with a wrong name or password may try again in the same call.
     pub retry: bool,
     /// Calls that have not logged in.
@@ -224,6 +230,8 @@ pub fn run(
         setting_up: Vec::new(),
         applicants: Vec::new(),
         accounts: Vec::new(),
+        judging: Vec::new(),
+        timeouts: Vec::new(),
         shared,
     };
     let (mut mail, mut orders) = (mail, orders);
@@ -239,6 +247,14 @@ struct Way {
     via: Ipv4Addr,
     /// Its place among the calls with the same id.
     twin: Twin,
+}
+
+/// The user of a call.
+struct LoggedIn {
+    call: CallRef,
+    user: String,
+    /// Which addresses the user may have.
+    addresses: Addresses,
 }
 
 struct Driver {
@@ -265,8 +281,12 @@ struct Driver {
     setting_up: Vec<(CallRef, SettingUp, Instant)>,
     /// Places of calls that have not logged in.
     applicants: Vec<(CallRef, Applicant)>,
-    /// Users of calls that have logged in, and which addresses they may have.
-    accounts: Vec<(CallRef, String, Addresses)>,
+    /// Users of calls that have logged in.
+    accounts: Vec<LoggedIn>,
+    /// Logins that somebody else judges.
+    judging: Vec<Judging>,
+    /// Calls that may last or be idle for so long only.
+    timeouts: Vec<Timeouts>,
     shared: Arc<Shared>,
 }
 
@@ -302,6 +322,9 @@ impl Driver {
                     }
                 }
                 () = until(deadline) => self.handle_timeout(),
+                judged = judge::judged(&mut self.judging), if !self.judging.is_empty() => {
+                    Box::pin(self.judged(*judged)).await;
+                }
                 place = places::turn(&mut self.queue), if !self.queue.is_empty() => {
                     if let Some((peer_id, applicant, _)) = self.queue.pop_front() {
                         Box::pin(self.let_in(peer_id, applicant, place)).await;
@@ -335,6 +358,9 @@ impl Driver {
 
     fn hear(&mut self, letter: Letter) {
         if let Some(event) = letter.open() {
+            if let Event::Counters { call, counters } = &event {
+                self.active(*call, counters);
+            }
             self.tunnel.event(event, self.shared.clock.now());
         }
     }
@@ -345,7 +371,9 @@ impl Driver {
         let tunnel = tunnel.map(|at| self.shared.clock.instant(at));
         let stalls = self.setting_up.first().map(|(.., until)| *until);
         let closing = self.closing.filter(|_| self.stream.is_some());
-        tunnel.into_iter().chain(stalls).chain(closing).min()
+        let timeouts = self.timeouts.iter().map(Timeouts::due);
+        let others = stalls.into_iter().chain(closing).chain(timeouts);
+        tunnel.into_iter().chain(others).min()
     }
 
     fn handle_timeout(&mut self) {
@@ -355,6 +383,7 @@ impl Driver {
         }
         self.setting_up.retain(|(.., until)| *until > at);
         self.setting_up.shrink_to_fit();
+        self.time_out(at);
         self.tunnel.handle_timeout(self.shared.clock.now());
     }
 
@@ -439,32 +468,7 @@ impl Driver {
                     credentials,
                     holds,
                 } => {
-                    // Challenged again in mid-call: the login goes on.
-                    if holds.is_none() {
-                        self.withdraw(call);
-                    }
-                    let verdict = self.judge(call, credentials, holds).await;
-                    if verdict.is_ok() {
-                        self.applicants.retain(|(other, _)| *other != call);
-                        self.applicants.shrink_to_fit();
-                        if let Some(way) = self.ways.iter().find(|way| way.call == call)
-                            && holds.is_none()
-                        {
-                            way.twin.doubt_older();
-                        }
-                    }
-                    // What it keeps from before is not given by this verdict.
-                    let given = verdict.as_ref().ok().filter(|_| holds.is_none());
-                    let given = given.map(|grant| (grant.address, grant.ipv6));
-                    let now = self.shared.clock.now();
-                    if !self.tunnel.verdict(call, verdict, now)
-                        && let Some((address, ipv6)) = given
-                    {
-                        lock(&self.shared.pool).release(address);
-                        if let Some(ipv6) = &ipv6 {
-                            self.release6(ipv6);
-                        }
-                    }
+                    self.authenticate(call, credentials, holds).await;
                 }
                 Action::Notice(notice) => {
                     if matches!(notice, Notice::Started(_)) {

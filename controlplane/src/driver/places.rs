@@ -118,6 +118,7 @@ impl Driver {
             !ours
         });
         self.applicants.retain(|(call, _)| *call != ended.call);
+        self.judging.retain(|judging| !judging.is_of(ended.call));
         self.setting_up.retain(|(call, ..)| *call != ended.call);
         if let Some(address) = ended.address {
             lock(&self.shared.pool).release(address);

@@ -29,7 +29,7 @@ use turnpike_dataplane::xsk::{Sizes, Xsk};
 use turnpike_protocol::gre::AckSettings;
 use turnpike_protocol::{CallId, Role};
 
-use crate::aaa::Store;
+use crate::aaa::{Chain, RadiusBackend, Rules, Store};
 use crate::admission::Admission;
 use crate::applicants::Applicants;
 use crate::backend::Operator;
@@ -43,6 +43,7 @@ use crate::lock::{self, Lock};
 use crate::neighbours::{Follower, Interests, Lookups};
 use crate::pool::{Pool, Range};
 use crate::prefixes::Prefixes;
+use crate::radius::{Client, Purpose};
 use crate::rivals::Rivals;
 use crate::sessions::Sessions;
 use crate::switchboard::{Stopped, Switchboard};
@@ -248,6 +249,11 @@ impl Running {
         )
         .placed_by(lock(&ports).landing());
         let netlink = || system("cannot ask Linux for routes and neighbours (netlink)");
+        let users = Arc::new(Store::new(
+            config.users.clone(),
+            config.roster.clone(),
+            config.auth.passwords,
+        ));
         let shared = Arc::new(Shared {
             settings: settings(config, &lock(&ports)).into(),
             terms: Terms {
@@ -257,11 +263,8 @@ impl Running {
             },
             clock,
             calls: Mutex::new(calls),
-            users: Arc::new(Store::new(
-                config.users.clone(),
-                config.roster.clone(),
-                config.auth.passwords,
-            )),
+            backends: Chain::new(config.auth.backends.clone(), users.clone(), radius(config)),
+            users,
             retry: config.auth.retry,
             applicants: Applicants::new(config.limits.unauthenticated_per_source),
             admission: Admission::new(config.limits.setting_up, config.limits.setting_up_wait),
@@ -546,6 +549,24 @@ fn forwarding_hint() {
              `sysctl net.ipv6.conf.all.forwarding=1` changes that"
         );
     }
+}
+
+/// The RADIUS servers that judge logins.
+fn radius(config: &Config) -> Option<RadiusBackend> {
+    let radius = config.radius.as_ref()?;
+    Some(RadiusBackend {
+        client: Client::new(&radius.servers, Purpose::Authentication),
+        rules: Rules {
+            mppe: config.auth.mppe,
+            strengths: config.auth.mppe_allowed.strengths,
+            prefixes: config.network.prefixes.clone(),
+            server_address: config.network.server_address,
+            unknown_filter: radius.unknown_filter,
+            require_keys: radius.require_keys,
+        },
+        identifier: radius.nas_identifier.clone(),
+        address: radius.nas_ip_address,
+    })
 }
 
 fn pool(config: &Config) -> Pool {

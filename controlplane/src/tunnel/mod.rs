@@ -23,7 +23,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use turnpike_dataplane::api::{CallRef, Event};
+use turnpike_dataplane::api::{CallRef, Command, Event};
 use turnpike_protocol::mppe::{Allowed, Policy};
 use turnpike_protocol::ppp::Grant;
 use turnpike_protocol::pptp::{
@@ -289,6 +289,14 @@ impl Tunnel {
             call.chosen(address, now);
         }
         self.pump(now);
+    }
+
+    /// Asks the call's worker what it has counted; [`Event::Counters`] answers.
+    pub fn query(&mut self, call: CallRef) {
+        if self.find(call).is_some_and(|call| call.is_live()) {
+            self.actions
+                .push_back(Action::data(Command::Query { call }));
+        }
     }
 
     /// Ends one call for a reason of ours, politely: PPP says goodbye first.

@@ -30,6 +30,13 @@ impl Refusal {
             | Cause::PasswordFixed
             | Cause::PasswordChangedElsewhere
             | Cause::PasswordNotWritten => Some(709),
+            // Windows shows the number that it is told, and these have texts there.
+            Cause::RadiusSilent
+            | Cause::RadiusWrongSecret
+            | Cause::RadiusUnsigned
+            | Cause::RadiusProofMissing => Some(930),
+            Cause::RadiusKeysMissing | Cause::RadiusKeysWrong => Some(742),
+            Cause::UnknownFilter | Cause::UnknownServiceType => Some(812),
             _ => None,
         };
         Self {

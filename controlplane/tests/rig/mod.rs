@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
-use turnpike_controlplane::aaa::{Account, Login, Secret, Store, Users};
+use turnpike_controlplane::aaa::{Account, Chain, Login, Secret, Store, Users};
 use turnpike_controlplane::accounting::Kept;
 use turnpike_controlplane::admission::Admission;
 use turnpike_controlplane::applicants::Applicants;
@@ -113,8 +113,15 @@ impl Rig {
         same_user: SameUser,
         admission: Admission,
     ) -> Self {
-        Self::whole(
-            limits, calls, setup_time, sizes, users, same_user, admission, None,
+        Self::changed(
+            limits,
+            calls,
+            setup_time,
+            sizes,
+            users,
+            same_user,
+            admission,
+            |_| {},
         )
         .await
     }
@@ -123,7 +130,7 @@ impl Rig {
     pub async fn accounting(limits: Limits, calls: usize, books: Kept) -> Self {
         let mut users = Users::default();
         users.add(Account::new("alice", Secret::new(PASSWORD).unwrap()));
-        Self::whole(
+        Self::changed(
             limits,
             calls,
             Duration::from_secs(60),
@@ -131,13 +138,17 @@ impl Rig {
             users.into(),
             SameUser::Allow,
             Admission::new(256, Duration::ZERO),
-            books,
+            |shared| shared.books = books,
         )
         .await
     }
 
-    #[allow(clippy::too_many_arguments, reason = "tests name them all")]
-    async fn whole(
+    /// The same with whatever else is to be other than usual.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "those before it have their own names"
+    )]
+    pub async fn changed(
         limits: Limits,
         calls: usize,
         setup_time: Duration,
@@ -145,7 +156,7 @@ impl Rig {
         users: Store,
         same_user: SameUser,
         admission: Admission,
-        books: Kept,
+        change: impl FnOnce(&mut Shared),
     ) -> Self {
         let owners = Owners::round_robin(1);
         let (control_end, worker_end) = rings::channel(&sizes).unwrap();
@@ -189,7 +200,9 @@ impl Rig {
             ["10.20.1.0/24", "10.21.0.0/22"].map(|network| Range::hosts(network.parse().unwrap()));
         let (routes, routes_changed) = watch::channel(0);
         let (stopping, stop) = watch::channel(false);
-        let shared = Arc::new(Shared {
+        let users = Arc::new(users);
+        let mut shared = Shared {
+            backends: Chain::local(users.clone()),
             settings: Arc::new(Settings {
                 name: "turnpike".to_owned(),
                 mtu: 1400,
@@ -209,7 +222,7 @@ impl Rig {
             },
             clock,
             calls: Mutex::new(Calls::new(owners, 1, calls, 100, SourceCheck::Strict)),
-            users: Arc::new(users),
+            users,
             retry: true,
             applicants: Applicants::new(UNAUTHENTICATED),
             admission,
@@ -223,10 +236,12 @@ impl Rig {
             twins: Arc::default(),
             same_user,
             counts: Counts::default(),
-            books,
+            books: None,
             routes: routes_changed,
             stopping: stop,
-        });
+        };
+        change(&mut shared);
+        let shared = Arc::new(shared);
         let connections = Connections::new(limits);
         let listener = listener::bind(LOCAL, 0).unwrap();
         let address = listener.local_addr().unwrap();

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use rand_core::Rng as _;
 
 use super::action::{Action, LinkInfo};
-use super::auth::{AuthProtocol, Grant, Outcome, Verdict};
+use super::auth::{AuthProtocol, Grant, Limits, Outcome, Verdict};
 use super::config::{ClientLink, ServerLink, Timing};
 use super::end::{CloseReason, End, PhaseName, farewell};
 use super::lcp::{Authentication, Lcp, Notice};
@@ -177,8 +177,8 @@ impl Link {
             Verdict::Accept(grant) => {
                 let choice = matches!(&self.side, Side::Server(config) if config.choice);
                 let ncps = Ncps::server(&grant, choice);
-                let Grant { proof, .. } = grant;
-                self.start_network(proof.into_keys(), ncps, now);
+                let Grant { proof, limits, .. } = grant;
+                self.start_network(proof.into_keys(), ncps, limits, now);
             }
             Verdict::Reject {
                 code,
@@ -350,7 +350,7 @@ impl Link {
             Some(Outcome::Accepted(keys)) => {
                 if let Side::Client(config) = &self.side {
                     let ncps = Ncps::client(config);
-                    self.start_network(keys, ncps, now);
+                    self.start_network(keys, ncps, Limits::default(), now);
                 }
             }
             Some(Outcome::Ended(end)) => self.terminate(end, now),
@@ -429,22 +429,26 @@ impl Link {
         self.phase = Phase::Authenticate(auth);
         if let (Side::Client(config), None) = (&self.side, method) {
             let ncps = Ncps::client(config);
-            self.start_network(None, ncps, now);
+            self.start_network(None, ncps, Limits::default(), now);
         }
     }
 
-    fn start_network(&mut self, keys: Option<MasterKeys>, ncps: Ncps, now: Time) {
-        let (role, policy, allowed, mtu) = match &self.side {
+    fn start_network(&mut self, keys: Option<MasterKeys>, ncps: Ncps, limits: Limits, now: Time) {
+        let (role, mut policy, mut allowed, mtu) = match &self.side {
             Side::Server(config) => (Role::Server, config.mppe, config.mppe_allowed, config.mtu),
             Side::Client(config) => (Role::Client, config.mppe, config.mppe_allowed, config.mtu),
         };
+        if let Some((own, strengths)) = limits.mppe {
+            policy = own;
+            allowed.strengths = strengths;
+        }
         let start = Start {
             role,
             policy,
             allowed,
             keys,
             ncps,
-            mtu,
+            mtu: limits.mtu.map_or(mtu, |own| own.min(mtu)),
             transmit: self.lcp.transmit_terms(),
             timing: self.timing(),
             restart: self.lcp.restart(),

@@ -25,8 +25,8 @@ mod random;
 
 pub use action::{Action, Encryption, Ipv6Terms, LcpTerms, LinkInfo, MppeTerms, Terms};
 pub use auth::{
-    AuthProtocol, ChangePassword, ChangeResponse, Changed, Credentials, Grant, Ipv6Grant, Proof,
-    Remedy, Secret, Unproved, Verdict, chap_md5,
+    AuthProtocol, ChangePassword, ChangeResponse, Changed, Credentials, Grant, Ipv6Grant, Limits,
+    Proof, Remedy, Secret, Unproved, Verdict, chap_md5,
 };
 pub use ccp::MppeBits;
 pub use config::{ClientLink, ServerLink, Timing};

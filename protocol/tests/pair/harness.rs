@@ -147,6 +147,7 @@ pub fn client() -> ClientLink {
 /// What everybody gets.
 pub fn grant(proof: Proof) -> Grant {
     Grant {
+        limits: Default::default(),
         proof,
         address: CLIENT_ADDRESS.into(),
         server_address: SERVER_ADDRESS.into(),

@@ -45,6 +45,7 @@ fn server(network: bool) -> Link {
     };
     let proof = credentials.verify(&hash.into()).unwrap();
     let grant = Grant {
+        limits: Default::default(),
         proof,
         address: [10, 0, 0, 9].into(),
         server_address: [10, 0, 0, 1].into(),

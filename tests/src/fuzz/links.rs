@@ -83,6 +83,7 @@ fn secret() -> Password {
 fn verdict(credentials: &Credentials) -> Verdict {
     match credentials.verify(&secret().into()) {
         Ok(proof) => Verdict::Accept(Grant {
+            limits: Default::default(),
             proof,
             address: Ipv4Addr::new(10, 20, 0, 9),
             server_address: Ipv4Addr::new(10, 20, 0, 1),

@@ -283,6 +283,7 @@ impl World {
                     None => self.free.pop_front().ok_or("the pool is empty")?,
                 };
                 Ok(Grant {
+                    limits: Default::default(),
                     proof,
                     address,
                     server_address: INNER,

@@ -334,6 +334,7 @@ impl Stage {
                 let verdict = credentials
                     .verify(&known)
                     .map(|proof| Grant {
+                        limits: Default::default(),
                         proof: match self.judge {
                             Judge::GrantsWithoutKeys => proof.without_keys(),
                             _ => proof,

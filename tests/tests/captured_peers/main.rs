@@ -70,6 +70,7 @@ fn converse(mut link: Link, mut ghost: Ghost, ipv6: bool) -> Outcome {
                         .flatten();
                     let verdict = match proof {
                         Some(proof) => Verdict::Accept(Grant {
+                            limits: Default::default(),
                             proof,
                             address: CLIENT_ADDRESS.into(),
                             server_address: SERVER_ADDRESS.into(),

@@ -301,6 +301,7 @@ impl World {
                 let verdict = credentials
                     .verify(&Password::new(PASSWORD).into())
                     .map(|proof| Grant {
+                        limits: Default::default(),
                         proof,
                         address: holds.unwrap_or(ADDRESS),
                         server_address: Ipv4Addr::new(10, 20, 0, 1),

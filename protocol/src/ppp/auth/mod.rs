@@ -13,6 +13,7 @@ pub use credentials::{
 pub use method::AuthProtocol;
 
 use super::end::End;
+use crate::mppe::{Policy, Strengths};
 use crate::mschap::MasterKeys;
 
 /// What a packet from the server means for the client's link.
@@ -67,6 +68,17 @@ pub struct Grant {
     pub nbns: [Option<Ipv4Addr>; 2],
     /// IPv6, if the user gets any; without it the client hears that IPV6CP is not spoken.
     pub ipv6: Option<Ipv6Grant>,
+    /// What holds for this call alone.
+    pub limits: Limits,
+}
+
+/// What holds for one call in place of the link's settings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Limits {
+    /// Whether it is encrypted, and with which key lengths.
+    pub mppe: Option<(Policy, Strengths)>,
+    /// The largest inner packet that we send into it, in octets, where that is less than the link's.
+    pub mtu: Option<u16>,
 }
 
 /// The IPv6 that a user gets. A link negotiates the identifiers; the rest is told by router advertisements and DHCPv6.
