@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::ledger::{Error, Ledger};
@@ -64,6 +64,8 @@ struct Queue {
 struct Desk {
     queue: Mutex<Queue>,
     bell: Condvar,
+    /// Something was written that may have to be delivered.
+    written: Notify,
 }
 
 impl Desk {
@@ -149,6 +151,11 @@ impl Clerk {
         let (reply, answer) = oneshot::channel();
         self.ask(Job::Backlog(reply));
         answer.await.ok()
+    }
+
+    /// Waits until something was written since the last time. For one to wait.
+    pub async fn written(&self) {
+        self.desk.written.notified().await;
     }
 
     /// Whether the ledger takes what it is given.
@@ -259,6 +266,12 @@ impl Writer {
         if !entries.is_empty() && *self.health.borrow() != Health::Good {
             self.health.send_replace(Health::Good);
             info!("accounting writes again");
+        }
+        if entries
+            .iter()
+            .any(|entry| !matches!(entry, Entry::Delivered { .. }))
+        {
+            self.desk.written.notify_one();
         }
         for receipt in receipts {
             // Most do not wait for it.
