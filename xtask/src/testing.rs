@@ -98,6 +98,7 @@ pub fn run(args: &Args, root: &Path) -> Result<bool> {
         needs::CAPTURES,
         needs::LOSSES,
         needs::PREFIXES,
+        needs::RADIUS,
     ]
     .concat();
     needs::install(&wanted, &mut |line| console.line(line))?;

@@ -6,6 +6,7 @@
 
 pub mod capture;
 pub mod dial;
+pub mod freeradius;
 pub mod guest;
 pub mod inside;
 pub mod needs;

@@ -80,6 +80,19 @@ pub const PREFIXES: &[Need] = &[need(
     "a DHCPv6 client that nobody here wrote",
 )];
 
+/// What judges logins by RADIUS.
+pub const RADIUS: &[Need] = &[
+    Need {
+        service: Some("freeradius"),
+        ..need(
+            "freeradius",
+            "freeradius",
+            "a RADIUS server that nobody here wrote",
+        )
+    },
+    need("freeradius-utils", "radclient", "its client"),
+];
+
 /// Which of `needs` are not installed.
 pub fn missing(needs: &[Need]) -> Vec<Need> {
     needs
