@@ -196,7 +196,9 @@ causes! {
     /// IPCP came to no agreement.
     IpcpFailed = "ipcp_failed", "IPCP came to no agreement", general(PAC_ERROR), "IPCP failed", Some(720), 8;
     /// No free address.
-    PoolExhausted = "pool_exhausted", "no address is free: enlarge network.pool", general(NO_RESOURCE), "No address is free", Some(720), 15;
+    PoolExhausted = "pool_exhausted", "no address is free in the user's pool and those after it: enlarge `pool` in [network], or `addresses` in [[pool]]", general(NO_RESOURCE), "No address is free", Some(720), 15;
+    /// The user's pool is not configured.
+    PoolUnknown = "pool_unknown", "the user is to have an address of a pool that there is not: add a [[pool]] with this name, or mend the user's", general(NO_RESOURCE), "No address is free", Some(720), 15;
     /// The user's fixed address has another call.
     AddressInUse = "address_in_use", "the user's fixed address is in use by another call", general(NO_RESOURCE), "The address is in use", Some(720), 15;
     /// Accounting cannot be written, and no call may be without.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use turnpike_dataplane::api::CallRef;
 
@@ -94,18 +95,18 @@ impl Rivals {
 
     /// Ends the oldest call of `account`, those of `tunnel` excepted, and waits until it has left; `try_again` is asked
     /// then, and at first, whether that was enough. Answers `None` when there was no such call, or it did not go.
-    pub async fn displace<T>(
+    pub async fn displace<'a, T>(
         &self,
         account: &str,
         tunnel: u64,
-        mut try_again: impl FnMut() -> Option<T>,
+        mut try_again: impl FnMut() -> BoxFuture<'a, Option<T>>,
     ) -> Option<T> {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let mut told = false;
         loop {
             // Registered before the look, so that nobody leaves between the two.
             let left = self.left.notified();
-            if let Some(done) = try_again() {
+            if let Some(done) = try_again().await {
                 return Some(done);
             }
             if !told {
@@ -117,7 +118,7 @@ impl Rivals {
                 tell([oldest]);
             }
             if tokio::time::timeout_at(deadline, left).await.is_err() {
-                return try_again();
+                return try_again().await;
             }
         }
     }
@@ -141,6 +142,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::net::Ipv4Addr;
     use std::sync::Arc;
+
+    use futures_util::FutureExt;
 
     use turnpike_protocol::CallId;
 
@@ -204,7 +207,10 @@ mod tests {
             other.leave("alice", call(1));
         });
         let got = rivals
-            .displace("alice", 2, || lock(&free).then_some(7))
+            .displace("alice", 2, || {
+                let done = lock(&free).then_some(7);
+                core::future::ready(done).boxed()
+            })
             .await;
         assert_eq!(got, Some(7));
         leaving.await.unwrap();
@@ -214,7 +220,7 @@ mod tests {
     async fn who_does_not_go_is_not_waited_for_long() {
         let (send, mut told) = post::channel();
         let rivals = Rivals::default();
-        let nothing = || None::<()>;
+        let nothing = || core::future::ready(None::<()>).boxed();
         assert_eq!(rivals.displace("alice", 1, nothing).await, None);
         rivals
             .enter("alice", call(1), 1, &send, SameUser::Allow)

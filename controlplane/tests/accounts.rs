@@ -325,6 +325,6 @@ async fn calls_stay_up_whatever_becomes_of_their_users() {
         Saw::LinkOver(ppp::End::AuthenticationFailed { code: 691, .. })
     );
     assert!(refused, "{over:?}");
-    assert_eq!(office.rig.shared.pool.lock().unwrap().in_use(), 2);
+    assert_eq!(office.rig.shared.pools.in_use(), 2);
     assert_eq!(office.count("ended_hung_up"), 0);
 }

@@ -80,7 +80,7 @@ async fn a_user_takes_his_own_address_from_a_call_that_crashed() {
     drop(crashed);
     rig.until("no call", |rig| rig.shared.sessions.is_empty())
         .await;
-    assert_eq!(rig.shared.pool.lock().unwrap().in_use(), 0);
+    assert_eq!(rig.shared.pools.in_use(), 0);
 }
 
 #[tokio::test]

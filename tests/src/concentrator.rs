@@ -369,7 +369,7 @@ impl Concentrator {
             Action::Choose { call, .. } => self.lines[at].tunnel.chosen(call, None, self.now),
             Action::Release6(_) => panic!("no login was given IPv6"),
             Action::Begin(_) | Action::Cease(_) => {}
-            Action::Release(address) => {
+            Action::Release { address, .. } => {
                 self.addresses.retain(|_, held| *held != address);
                 self.free.push_back(address);
             }

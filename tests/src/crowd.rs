@@ -375,7 +375,7 @@ impl Crowd {
             }
             Action::Bound { .. }
             | Action::Choose { .. }
-            | Action::Release(_)
+            | Action::Release { .. }
             | Action::Release6(_) => panic!("not here"),
             Action::Notice(_) | Action::Begin(_) | Action::Cease(_) | Action::Close => {}
         }

@@ -88,7 +88,7 @@ impl Users {
         let all = own.chain(self.anybody.iter().map(|(_, addresses)| addresses));
         all.filter_map(|addresses| match addresses {
             Addresses::Fixed(ranges) => Some(ranges.iter().copied()),
-            Addresses::Pool | Addresses::None => None,
+            Addresses::Pool | Addresses::Named(_) | Addresses::None => None,
         })
         .flatten()
     }

@@ -119,8 +119,10 @@ pub fn local_time() -> DateTime {
 /// Which inner address a user gets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Addresses {
-    /// The next free one of the pool.
+    /// The next free one of the pool in `[network]`.
     Pool,
+    /// The next free one of the pool with this name, or of those that are asked after it.
+    Named(Arc<str>),
     /// The first free one of these, in order; they need not be in the pool, and nobody else gets them.
     Fixed(Vec<Range>),
     /// None: the user may not come in.

@@ -25,7 +25,7 @@ pub(super) fn limits_of(
     access: Option<&Access>,
 ) -> Limits {
     let pool: u64 = network
-        .map(|network| network.network.pool.iter().map(|range| range.size()).sum())
+        .map(|network| network.pool.iter().map(|range| range.value.size()).sum())
         .unwrap_or_default();
     let addresses = pool + users.fixed().count() as u64;
     let mut limits = Limits {

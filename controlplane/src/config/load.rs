@@ -1,15 +1,18 @@
 //! Reads the files.
 
+use core::net::Ipv4Addr;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use ipnet::Ipv4Net;
 use zeroize::Zeroizing;
 
 use super::finding::{Faults, Finding};
 use super::{Config, Loaded, login, parse};
 use crate::aaa::Backend;
+use crate::pool::Range;
 
 /// The largest file that is read, in octets.
 const MAX_FILE: u64 = 16 << 20;
@@ -165,12 +168,50 @@ pub fn machine(config: &Config, file: &str) -> Vec<Finding> {
             );
         }
     }
+    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+    for (interface, network) in connected(&routes) {
+        // Linux routes the pools themselves to the host interface.
+        if *interface == *config.host.interface {
+            continue;
+        }
+        let lan = Range::new(network.network(), network.broadcast());
+        let pools = config.network.pools.iter().map(|pool| &pool.ranges);
+        if let Some(range) = pools
+            .flatten()
+            .find(|range| lan.is_some_and(|lan| lan.overlaps(**range)))
+        {
+            warn(
+                format!("the pool {range} lies in {network}, which {interface} is connected to"),
+                "take another pool: machines there look for clients in their own network, and nobody answers for these; \
+                 or have the router there send it here",
+            );
+        }
+    }
     if config.network.ipv6.is_some()
         && let Some((what, instead)) = without_ipv6()
     {
         warn(what.to_owned(), instead);
     }
     warnings
+}
+
+/// The networks that interfaces are in, as `/proc/net/route` lists them: hexadecimal, in the order of this machine's memory.
+fn connected(routes: &str) -> Vec<(&str, Ipv4Net)> {
+    let number = |word: &str| {
+        let number = u32::from_str_radix(word, 16).ok()?;
+        Some(Ipv4Addr::from(number.to_ne_bytes()))
+    };
+    let lines = routes.lines().skip(1);
+    let networks = lines.filter_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let [interface, destination, gateway, _, _, _, _, mask, ..] = words[..] else {
+            return None;
+        };
+        let network = Ipv4Net::with_netmask(number(destination)?, number(mask)?).ok()?;
+        let direct = number(gateway)?.is_unspecified();
+        (direct && network.prefix_len() > 0).then_some((interface, network))
+    });
+    networks.collect()
 }
 
 /// Why Linux could not give the host interface IPv6 now, which `ipv6_pool` needs, and what to do about it; `None` when
@@ -189,5 +230,37 @@ pub(crate) fn without_ipv6() -> Option<(&'static str, &'static str)> {
             "`ipv6_pool` in [network] needs IPv6, which this Linux does not have",
             "start the machine without ipv6.disable=1 on the kernel's command line, or take `ipv6_pool` out",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_that_are_reached_by_a_gateway_are_not_connected() {
+        let octets = |text: &str| {
+            let address: Ipv4Addr = text.parse().unwrap();
+            format!("{:08X}", u32::from_ne_bytes(address.octets()))
+        };
+        let line = |interface: &str, to: &str, by: &str, mask: &str| {
+            let [to, by, mask] = [to, by, mask].map(octets);
+            format!("{interface}\t{to}\t{by}\t0001\t0\t0\t0\t{mask}\t0\t0\t0\n")
+        };
+        let routes = [
+            "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
+                .to_owned(),
+            line("eth0", "0.0.0.0", "192.0.2.1", "0.0.0.0"),
+            line("eth0", "192.0.2.0", "0.0.0.0", "255.255.255.0"),
+            line("eth1", "10.9.0.0", "192.0.2.7", "255.255.0.0"),
+            line("eth1", "10.20.0.0", "0.0.0.0", "255.255.252.0"),
+            "torn".to_owned(),
+        ]
+        .concat();
+        let found: Vec<_> = connected(&routes)
+            .into_iter()
+            .map(|(interface, network)| format!("{interface} {network}"))
+            .collect();
+        assert_eq!(found, ["eth0 192.0.2.0/24", "eth1 10.20.0.0/22"]);
     }
 }

@@ -16,6 +16,7 @@ mod login;
 mod mppe;
 mod network;
 mod parse;
+mod pools;
 mod radius;
 mod read;
 mod roster;
@@ -45,7 +46,7 @@ pub(crate) use users::{Entry, Form, parse_users};
 use crate::aaa::{Backend, Login, Names, PasswordRules, UnknownFilter, Users};
 use crate::accounting::Stations;
 use crate::inform::{Domain, Inform};
-use crate::pool::{Pool, Range};
+use crate::pool::{PoolConfig, Pools, Range, Rest};
 use crate::radius::ServerSettings;
 use crate::rivals::SameUser;
 
@@ -90,12 +91,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// The address pool: all free, but for what belongs to certain users and our own address.
-    pub fn pool(&self) -> Pool {
+    /// The pools: all free, but for what belongs to certain users and our own address.
+    pub fn pools(&self) -> Pools {
         let own = Range::single(self.network.server_address);
-        Pool::new(
-            &self.network.pool,
-            self.users.fixed().chain(core::iter::once(own)),
+        Pools::new(
+            &self.network.pools,
+            self.network.rest,
+            &self.network.client_choice,
+            self.users.fixed().chain([own]),
         )
     }
 }
@@ -209,10 +212,12 @@ pub struct Host {
 pub struct Network {
     /// Our inner address, told to every client in IPCP. In no pool.
     pub server_address: Ipv4Addr,
-    /// What clients get addresses from: at least one range, sorted, apart from each other; network and broadcast
-    /// addresses of prefixes are already left out.
-    pub pool: Vec<Range>,
-    /// Parts of the pool that clients may ask for and get when they are free; else they get the next address.
+    /// What clients get addresses from, that of `[network]` in front: in all at least one range, apart from each other;
+    /// network and broadcast addresses of prefixes and what is excluded are already left out.
+    pub pools: Vec<PoolConfig>,
+    /// What holds for addresses that are given back.
+    pub rest: Rest,
+    /// Parts of the first pool that clients may ask for and get when they are free; else they get the next address.
     pub client_choice: Vec<Range>,
     /// DNS servers told to clients (RFC 1877), first and second; the second is set only when the first is.
     pub dns: [Option<Ipv4Addr>; 2],
@@ -225,7 +230,7 @@ pub struct Network {
     pub routes: Vec<Ipv4Net>,
     /// The largest inner packet, in octets, in [`MTU`].
     pub mtu: u16,
-    /// The prefixes that hold the pool and all fixed addresses of the configuration file, as few as cover exactly
+    /// The prefixes that hold the pools and all fixed addresses of the configuration file, as few as cover exactly
     /// these: for XDP, for Linux' routes, and for `Command::Pool`.
     pub prefixes: Vec<Ipv4Net>,
     /// IPv6 inside the tunnel, if there is any.

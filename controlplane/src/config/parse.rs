@@ -79,6 +79,7 @@ fn document_of(reader: &mut Reader<'_>, mut document: Section<'_>, broken: bool)
     let uplink = document.table(reader, "uplink", "[uplink]");
     let host = document.table(reader, "host", "[host]");
     let network = document.table(reader, "network", "[network]");
+    let pools = document.tables(reader, "pool", "[[pool]]");
     let gre = document.table(reader, "gre", "[gre]");
     let auth = document.table(reader, "auth", "[auth]");
     let radius = document.table(reader, "radius", "[radius]");
@@ -100,7 +101,7 @@ fn document_of(reader: &mut Reader<'_>, mut document: Section<'_>, broken: bool)
         "[network]",
         "server_address = \"10.20.0.1\" and pool = [\"10.20.0.10-10.20.0.250\"]",
     )
-    .and_then(|section| network_of(reader, section, broken));
+    .and_then(|section| network_of(reader, section, pools, broken));
     let gre = gre_of(reader, gre);
     let auth = auth_of(reader, auth, radius.is_some());
     let radius = radius.and_then(|section| radius_of(reader, section, &server.name, broken));
@@ -108,6 +109,10 @@ fn document_of(reader: &mut Reader<'_>, mut document: Section<'_>, broken: bool)
     let mut claims = Claims {
         server_address: addresses.map(|network| network.network.server_address),
         listen: listen.iter().map(|address| address.value).collect(),
+        pools: addresses.map(|network| {
+            let pools = network.network.pools.iter();
+            pools.map(|pool| pool.name.clone()).collect()
+        }),
         ..Claims::default()
     };
     let entries = users_of(

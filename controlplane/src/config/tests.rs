@@ -5,6 +5,7 @@ mod inform;
 mod ipv6;
 mod limits;
 mod login;
+mod pools;
 mod radius;
 mod users;
 
@@ -183,9 +184,8 @@ level = "debug"
     assert_eq!(uplink.mode, XdpMode::Generic);
     assert_eq!(&*config.host.interface, "tp0");
     // Sorted, and without the prefix's own two addresses.
-    let pool: Vec<_> = config
-        .network
-        .pool
+    let pool: Vec<_> = config.network.pools[0]
+        .ranges
         .iter()
         .map(ToString::to_string)
         .collect();
@@ -444,7 +444,7 @@ fn pools_are_what_clients_can_have() {
             "\"126.0.0.1-128.0.0.1\"",
             "use addresses that hosts can have",
         ),
-        ("\"10.0.0.0/11\"", "has 2097150 addresses"),
+        ("\"10.0.0.0/11\"", "have 2097150 addresses"),
         (
             "\"10.20.0.0/24\"",
             "leave it out: \"10.20.0.2-10.20.0.254\"",

@@ -4,6 +4,7 @@ use core::net::Ipv4Addr;
 use core::ops::Range as Span;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use jiff::civil::Date;
 use toml::de::{DeTable, DeValue};
@@ -12,6 +13,7 @@ use zeroize::Zeroizing;
 use super::Faults;
 use super::network::{ADDRESS, host_address};
 use super::parse::must;
+use super::pools::pool_name;
 use super::read::{Reader, Section, kind};
 use crate::aaa::{Account, Addresses, Case, Expiry, Home, Hours, Secret, Standing};
 use crate::pool::Range;
@@ -32,6 +34,8 @@ pub(super) struct Claims {
     pub(super) server_address: Option<Ipv4Addr>,
     /// The addresses that clients dial.
     pub(super) listen: Vec<Ipv4Addr>,
+    /// The names of all pools; `None` while they are not known.
+    pub(super) pools: Option<Vec<Arc<str>>>,
     /// Addresses of users, and whose they are.
     pub(super) owners: HashMap<Ipv4Addr, String>,
 }
@@ -139,6 +143,7 @@ pub(super) fn users_of(
         );
         let secret = secret_of(reader, &mut section, broken);
         let address = section.text(reader, "address", ADDRESS, host_address);
+        let pool = pool_of(reader, &mut section, claims, address.is_some());
         let (standing, expires_at) = standing_of(reader, &mut section, place);
         section.finish(reader);
         if let Some(address) = &address
@@ -166,9 +171,10 @@ pub(super) fn users_of(
         }
         entries.push(Entry {
             account: Account {
-                addresses: match address {
-                    Some(address) => Addresses::Fixed(vec![Range::single(address.value)]),
-                    None => Addresses::Pool,
+                addresses: match (address, pool) {
+                    (Some(address), _) => Addresses::Fixed(vec![Range::single(address.value)]),
+                    (None, Some(pool)) => Addresses::Named(pool),
+                    (None, None) => Addresses::Pool,
                 },
                 standing,
                 home: match place {
@@ -184,6 +190,37 @@ pub(super) fn users_of(
         });
     }
     entries
+}
+
+/// The pool of a user.
+fn pool_of(
+    reader: &mut Reader<'_>,
+    section: &mut Section<'_>,
+    claims: &Claims,
+    has_address: bool,
+) -> Option<Arc<str>> {
+    let pool = section.text(
+        reader,
+        "pool",
+        "write the `name` of a [[pool]], or leave it out for the one of [network]",
+        pool_name,
+    )?;
+    if has_address {
+        reader.fault(
+            &pool.span,
+            "`pool` in [[user]] stands beside an address",
+            "leave one of them out",
+        );
+    }
+    let pools = claims.pools.as_deref();
+    if pools.is_some_and(|pools| pools.iter().all(|name| **name != *pool.value)) {
+        reader.fault(
+            &pool.span,
+            format!("`pool` in [[user]] is {:?}, which there is not", pool.value),
+            "write the `name` of a [[pool]], or leave it out for the one of [network]",
+        );
+    }
+    Some(pool.value.into())
 }
 
 /// What restricts a user, and where `password_expires` stands.

@@ -4,10 +4,11 @@ use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::task::Poll;
 
+use futures_util::FutureExt;
 use turnpike_dataplane::api::CallRef;
 use turnpike_protocol::ppp::{Credentials, Grant, Remedy};
 
-use super::{Driver, LoggedIn, Shared, Terms, lock};
+use super::{Driver, LoggedIn, Shared, Terms};
 use crate::aaa::{Admission, Step, local_time};
 use crate::cause::Cause;
 use crate::tunnel::Refusal;
@@ -135,11 +136,11 @@ impl Driver {
         if !self.tunnel.verdict(call, verdict, now)
             && let Some((address, ipv6)) = given
         {
-            self.withdraw(call);
-            lock(&self.shared.pool).release(address);
+            self.release(call, address);
             if let Some(ipv6) = &ipv6 {
                 self.release6(ipv6);
             }
+            self.withdraw(call);
         }
     }
 
@@ -183,7 +184,8 @@ impl Driver {
         let (user, tunnel) = (&admission.user, self.ticket.number());
         let Shared {
             rivals,
-            pool,
+            pools,
+            clock,
             same_user,
             ..
         } = &*shared;
@@ -197,10 +199,10 @@ impl Driver {
         if let Some(own) = &admission.entitlements {
             self.limit(call, own);
         }
-        let allocate = || lock(pool).allocate(&admission.addresses);
-        match allocate() {
+        let allocate = || pools.allocate(user, &admission.addresses, clock.now());
+        match allocate().await {
             Err(Cause::AddressInUse) => rivals
-                .displace(user, tunnel, || allocate().ok())
+                .displace(user, tunnel, || allocate().map(Result::ok).boxed())
                 .await
                 .ok_or(Cause::AddressInUse),
             allocated => allocated,
@@ -208,18 +210,17 @@ impl Driver {
     }
 
     /// The address that the client asks for, if its user may have it and it is free; the one that it held is free then.
-    pub(super) fn choose(
-        &self,
+    pub(super) async fn choose(
+        &mut self,
         call: CallRef,
         held: Ipv4Addr,
         asked: Ipv4Addr,
     ) -> Option<Ipv4Addr> {
-        let Shared { pool, choices, .. } = &*self.shared;
+        let Shared { pools, clock, .. } = &*self.shared;
         let mut accounts = self.accounts.iter();
-        let LoggedIn { addresses, .. } = accounts.find(|account| account.call == call)?;
-        lock(pool)
-            .exchange(held, asked, addresses, choices)
-            .then_some(asked)
+        let account = accounts.find(|account| account.call == call)?;
+        let exchanged = pools.exchange(&account.user, held, asked, &account.addresses, clock.now());
+        exchanged.await.then_some(asked)
     }
 
     /// The call's login is over.

@@ -31,7 +31,7 @@ use crate::cause::Cause;
 use crate::counts::Counts;
 use crate::listener::Ticket;
 use crate::neighbours::Lookups;
-use crate::pool::{Pool, Range};
+use crate::pool::AddressStore;
 use crate::post;
 use crate::prefixes::Prefixes;
 use crate::rivals::{Rivals, SameUser};
@@ -140,9 +140,7 @@ pub struct Shared {
     /// Calls that are being set up.
     pub admission: Admission,
     /// Inner addresses.
-    pub pool: Mutex<Pool>,
-    /// Those of the pool that clients may ask for.
-    pub choices: Vec<Range>,
+    pub pools: Box<dyn AddressStore>,
     /// IPv6 prefixes; `None`: there is no IPv6 inside calls.
     pub prefixes: Option<Mutex<Prefixes>>,
     /// The workers.
@@ -482,16 +480,14 @@ impl Driver {
                     diary::notice(&notice, &self.shared.counts);
                 }
                 Action::Choose { call, held, asked } => {
-                    let address = self.choose(call, held, asked);
+                    let address = self.choose(call, held, asked).await;
                     let now = self.shared.clock.now();
                     self.tunnel.chosen(call, address, now);
                 }
                 Action::Bound { call, source } => self.bound(call, source).await,
                 Action::Begin(begun) => self.begin(&begun).await,
                 Action::Cease(call) => self.cease(call).await,
-                Action::Release(address) => {
-                    lock(&self.shared.pool).release(address);
-                }
+                Action::Release { call, address } => self.release(call, address),
                 Action::Release6(grant) => self.release6(&grant),
                 Action::Ended(ended) => self.free(&ended),
                 Action::Close => {

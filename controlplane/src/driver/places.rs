@@ -103,6 +103,14 @@ impl Driver {
         grant
     }
 
+    /// Gives back the address of a call whose user is still known.
+    pub(super) fn release(&self, call: CallRef, address: Ipv4Addr) {
+        let account = self.accounts.iter().find(|account| account.call == call);
+        let user = account.map_or("", |account| &account.user);
+        let now = self.shared.clock.now();
+        self.shared.pools.release(user, address, now);
+    }
+
     pub(super) fn release6(&self, grant: &Ipv6Grant) {
         if let Some(prefixes) = &self.shared.prefixes {
             lock(prefixes).release(grant);
@@ -121,7 +129,7 @@ impl Driver {
         self.judging.retain(|judging| !judging.is_of(ended.call));
         self.setting_up.retain(|(call, ..)| *call != ended.call);
         if let Some(address) = ended.address {
-            lock(&self.shared.pool).release(address);
+            self.release(ended.call, address);
         }
         if let Some(grant) = &ended.ipv6 {
             self.release6(grant);

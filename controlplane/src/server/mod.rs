@@ -41,7 +41,7 @@ use crate::driver::{Clock, Paths, Shared, Terms};
 use crate::listener::{Connections, Limits};
 use crate::lock::{self, Lock};
 use crate::neighbours::{Follower, Interests, Lookups};
-use crate::pool::{Pool, Range};
+use crate::pool::{LocalPools, Range};
 use crate::prefixes::Prefixes;
 use crate::radius::{Client, Purpose};
 use crate::rivals::Rivals;
@@ -268,7 +268,7 @@ impl Running {
             retry: config.auth.retry,
             applicants: Applicants::new(config.limits.unauthenticated_per_source),
             admission: Admission::new(config.limits.setting_up, config.limits.setting_up_wait),
-            pool: Mutex::new(pool(config)),
+            pools: Box::new(LocalPools::new(config.pools())),
             prefixes: config
                 .network
                 .ipv6
@@ -277,7 +277,6 @@ impl Running {
             switchboard: switchboard.clone(),
             paths: Paths::Linux(Lookups::new(access).map_err(netlink())?),
             sessions: Sessions::default(),
-            choices: config.network.client_choice.clone(),
             rivals: Rivals::default(),
             twins: Arc::default(),
             same_user: config.limits.same_user,
@@ -567,11 +566,6 @@ fn radius(config: &Config) -> Option<RadiusBackend> {
         identifier: radius.nas_identifier.clone(),
         address: radius.nas_ip_address,
     })
-}
-
-fn pool(config: &Config) -> Pool {
-    let own = Range::single(config.network.server_address);
-    Pool::new(&config.network.pool, config.users.fixed().chain([own]))
 }
 
 /// One descriptor for each control connection, and some for everything else.

@@ -39,7 +39,8 @@ impl Running {
             let fixed: Vec<_> = users.fixed().chain([self.own]).collect();
             (users.len(), fixed, roster.prefixes(users))
         });
-        lock(&self.shared.pool).reserve(fixed);
+        let now = self.shared.clock.now();
+        self.shared.pools.reserve(fixed, now);
         for prefix in prefixes {
             if self.prefixes.contains(&prefix) {
                 continue;

@@ -60,7 +60,12 @@ pub enum Action {
     /// The call's session is over, though the call is not: its client logs in anew, or has another address.
     Cease(CallRef),
     /// The call goes on without this inner address: LCP was negotiated anew, and the next login gets one of its own.
-    Release(Ipv4Addr),
+    Release {
+        /// The call.
+        call: CallRef,
+        /// Its address.
+        address: Ipv4Addr,
+    },
     /// Likewise without these prefixes.
     Release6(Ipv6Grant),
     /// Something an operator wants to know.

@@ -434,7 +434,7 @@ impl Call {
                         actions.push_back(Action::data(Command::Unroute { prefix }));
                     }
                     if let Some(address) = live.address.take() {
-                        actions.push_back(Action::Release(address));
+                        actions.push_back(Action::Release { call, address });
                     }
                     if let Some(mut ipv6) = live.ipv6.take() {
                         ipv6.unroute(actions);

@@ -19,7 +19,7 @@ use turnpike_controlplane::calls::Calls;
 use turnpike_controlplane::counts::Counts;
 use turnpike_controlplane::driver::{Clock, Paths, Shared, Terms};
 use turnpike_controlplane::listener::{self, Connections, Limits};
-use turnpike_controlplane::pool::{Pool, Range};
+use turnpike_controlplane::pool::{DEFAULT, LocalPools, PoolConfig, Pools, Range, Rest};
 use turnpike_controlplane::rivals::{Rivals, SameUser};
 use turnpike_controlplane::sessions::Sessions;
 use turnpike_controlplane::switchboard::Switchboard;
@@ -196,8 +196,13 @@ impl Rig {
                 .await
                 .unwrap();
         }
-        let pool =
-            ["10.20.1.0/24", "10.21.0.0/22"].map(|network| Range::hosts(network.parse().unwrap()));
+        let pool = PoolConfig {
+            name: DEFAULT.into(),
+            ranges: ["10.20.1.0/24", "10.21.0.0/22"]
+                .map(|network| Range::hosts(network.parse().unwrap()))
+                .to_vec(),
+            next: None,
+        };
         let (routes, routes_changed) = watch::channel(0);
         let (stopping, stop) = watch::channel(false);
         let users = Arc::new(users);
@@ -227,11 +232,15 @@ impl Rig {
             applicants: Applicants::new(UNAUTHENTICATED),
             admission,
             prefixes: None,
-            pool: Mutex::new(Pool::new(&pool, [])),
+            pools: Box::new(LocalPools::new(Pools::new(
+                &[pool],
+                Rest::default(),
+                &[],
+                [],
+            ))),
             switchboard,
             paths: Paths::OnLink,
             sessions: Sessions::default(),
-            choices: vec![],
             rivals: Rivals::default(),
             twins: Arc::default(),
             same_user,
@@ -322,7 +331,7 @@ impl Rig {
             && self.shared.calls.lock().unwrap().is_empty()
             && self.shared.applicants.is_empty()
             && self.shared.admission.is_empty()
-            && self.shared.pool.lock().unwrap().in_use() == 0
+            && self.shared.pools.in_use() == 0
     }
 }
 

@@ -190,7 +190,7 @@ impl World {
             tunnel::Action::Release6(_) => {
                 return Err("prefixes came back that nobody was given".to_owned());
             }
-            tunnel::Action::Release(address) => {
+            tunnel::Action::Release { address, .. } => {
                 let holder = self.addresses.iter().find(|(_, held)| **held == address);
                 let call = *holder.ok_or("an address that nobody has is given back")?.0;
                 self.addresses.remove(&call);

@@ -342,7 +342,7 @@ impl World {
                 self.did.push(format!("begin {user} {}", begun.address));
             }
             Action::Cease(_) => self.did.push("cease".to_owned()),
-            Action::Release(address) => self.did.push(format!("release {address}")),
+            Action::Release { address, .. } => self.did.push(format!("release {address}")),
             Action::Release6(grant) => self.did.push(format!("release6 {}", grant.prefix)),
             Action::Ended(ended) => {
                 self.did
