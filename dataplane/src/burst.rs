@@ -12,7 +12,8 @@ use turnpike_protocol::Time;
 use turnpike_protocol::mppe::{Chain, Changer as _, SessionKey};
 
 use crate::api::{Direction, Port};
-use crate::call::{Call, Calls};
+use crate::call::Call;
+use crate::calls::Calls;
 use crate::cipher::{self, Engine, Link};
 use crate::counters::Reason;
 use crate::device::{Device, Frame};
@@ -70,7 +71,7 @@ pub(crate) struct Burst {
 
 /// How many key changes of a call and direction wait.
 #[inline]
-fn due(call: &mut Call, direction: Direction) -> &mut u16 {
+fn due<'a>(call: &'a mut Call<'_>, direction: Direction) -> &'a mut u16 {
     match direction {
         Direction::Receive => &mut call.gre.due_received,
         Direction::Transmit => &mut call.gre.due_sent,
@@ -80,10 +81,10 @@ fn due(call: &mut Call, direction: Direction) -> &mut u16 {
 impl Step {
     #[inline]
     fn chain<'a>(&self, calls: &'a Calls) -> Option<Chain<'a>> {
-        let call = calls.get(self.slot)?;
+        let keys = calls.keys(self.slot)?;
         match self.direction {
-            Direction::Receive => call.decap.decryptor.as_ref()?.chain(),
-            Direction::Transmit => call.encap.encryptor.as_ref()?.chain(),
+            Direction::Receive => keys.decryptor.as_ref()?.chain(),
+            Direction::Transmit => keys.encryptor.as_ref()?.chain(),
         }
     }
 
@@ -95,12 +96,12 @@ impl Step {
         };
         match self.direction {
             Direction::Receive => {
-                if let Some(decryptor) = &mut call.decap.decryptor {
+                if let Some(decryptor) = &mut call.keys.decryptor {
                     decryptor.follow(key);
                 }
             }
             Direction::Transmit => {
-                if let Some(encryptor) = &mut call.encap.encryptor {
+                if let Some(encryptor) = &mut call.keys.encryptor {
                     encryptor.follow(key);
                 }
             }
@@ -227,10 +228,10 @@ impl<D: Device> Path<D> {
     #[inline]
     pub(crate) fn defer(&mut self, packet: Packet, changes: u32) {
         let burst = &mut *self.bursts.filling;
-        let Some(call) = self.core.calls.get_mut(packet.slot) else {
+        let Some(mut call) = self.core.calls.get_mut(packet.slot) else {
             return self.drop(packet.frame, Reason::UnknownCall);
         };
-        let due = due(call, packet.direction);
+        let due = due(&mut call, packet.direction);
         // There are never more than `PACKETS`.
         let number = burst.packets(packet.direction).len() as u16;
         for left in (0..changes).rev() {
@@ -266,8 +267,8 @@ impl<D: Device> Path<D> {
         burst.change_keys(calls, engine);
         burst.crypt(engine, &self.device);
         for step in burst.steps.drain(..) {
-            if let Some(call) = calls.get_mut(step.slot) {
-                *due(call, step.direction) = 0;
+            if let Some(mut call) = calls.get_mut(step.slot) {
+                *due(&mut call, step.direction) = 0;
             }
         }
         // What leaves goes first: what comes may follow it into the same call, with the next number.

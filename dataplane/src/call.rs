@@ -1,4 +1,4 @@
-//! What a worker knows of each call, and how it finds it.
+//! What a worker knows of each call.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 use core::ops::Range;
@@ -11,16 +11,12 @@ use turnpike_protocol::wire::ppp::{Framing, Protocol};
 use turnpike_protocol::{CallId, Time};
 
 use crate::acks;
-use crate::api::{
-    CallCounters, CallRef, Direction, Encryption, Forward, Forward6, Mppe, SourceCheck,
-};
+use crate::api::{CallCounters, CallRef, Direction, Encryption, Forward, Forward6, Mppe};
 use crate::bucket::{Bucket, Limits};
 use crate::ccp::Resets;
 use crate::encap::OuterHeader;
 use crate::next_hops::Hop;
-use crate::table::Table;
 use crate::to_us;
-use crate::xsk::pages;
 
 /// Control frames that one call may send up: a login needs about 20, and echoes come every few seconds.
 pub(crate) const FRAME_LIMITS: Limits = Limits {
@@ -31,16 +27,38 @@ pub(crate) const FRAME_LIMITS: Limits = Limits {
 /// The smallest tunnel MTU in octets: RFC 791 §3.2, every internet module must forward so much unfragmented.
 const MIN_MTU: u16 = 68;
 
-/// One call. What a received packet touches, what a sent packet touches, and the rest.
-///
-/// Plain data: no pointers, nothing that only a thread's stack knows.
+/// One call, wherever its parts lie.
+pub(crate) struct Call<'a> {
+    pub(crate) gre: &'a mut Gre,
+    pub(crate) decap: &'a mut Decap,
+    pub(crate) encap: &'a mut Encap,
+    pub(crate) keys: &'a mut Keys,
+    pub(crate) six: &'a mut Six,
+    pub(crate) cold: &'a mut Cold,
+}
+
+/// What every packet of a call touches, and all that one of IPv4 in clear touches.
 #[repr(C)]
-pub(crate) struct Call {
+pub(crate) struct Hot {
     pub(crate) gre: Gre,
     pub(crate) decap: Decap,
     pub(crate) encap: Encap,
+}
+
+/// What else a worker knows of a call.
+#[repr(C)]
+pub(crate) struct Rest {
+    pub(crate) keys: Keys,
     pub(crate) six: Six,
     pub(crate) cold: Cold,
+}
+
+/// A call that has no slot: not yet, or no more.
+///
+/// Plain data: no pointers, nothing that only a thread's stack knows.
+pub(crate) struct Parts {
+    pub(crate) hot: Hot,
+    pub(crate) rest: Rest,
 }
 
 /// What data may flow.
@@ -129,11 +147,10 @@ pub(crate) struct Gre {
     /// Where it waits for its acknowledgement to be due.
     pub(crate) ack: acks::Place,
     /// Whether a call has this slot. Here, and not in an `Option` around it, which would look somewhere else.
-    open: bool,
+    pub(crate) open: bool,
 }
 
-/// State of the direction from the peer: a cache line for every packet; keys, which a packet in clear does not touch;
-/// and what is seldom counted.
+/// State of the direction from the peer: one cache line.
 #[repr(C, align(64))]
 pub(crate) struct Decap {
     /// Per packet.
@@ -163,14 +180,9 @@ pub(crate) struct Decap {
     /// Whether the running keys are stateful. Fixed while they run.
     pub(crate) stateful: bool,
     pub(crate) dropped: u64,
-    /// Running keys. Per packet.
-    pub(crate) decryptor: Option<Decryptor>,
-    pub(crate) missing: u64,
-    pub(crate) held: u64,
 }
 
-/// State of the direction to the peer, by cache lines: what says where packets go; what every packet to the peer touches,
-/// and the keys.
+/// State of the direction to the peer, by cache lines: what says where packets go; what every packet to the peer touches.
 #[repr(C, align(64))]
 pub(crate) struct Encap {
     /// Ethernet and outer IPv4 header. Fixed while the next hop stays.
@@ -197,29 +209,39 @@ pub(crate) struct Encap {
     /// PPP header in front of MPPE packets. Fixed while the terms stay.
     pub(crate) mppe_header: PppHeader,
     pub(crate) dropped: u64,
-    /// Running keys. Per packet.
+    /// Packets from the peer that never came. Seldom; it is here that there is room for them.
+    pub(crate) missing: u64,
+    /// Packets from the peer that waited for earlier ones. Seldom, too.
+    pub(crate) held: u64,
+}
+
+/// Running keys. Per packet.
+#[repr(C, align(64))]
+pub(crate) struct Keys {
+    /// Of the direction to the peer.
     pub(crate) encryptor: Option<Encryptor>,
+    /// Of the direction from the peer. Whether there are any of either lies where the two meet, in one line.
+    pub(crate) decryptor: Option<Decryptor>,
 }
 
 /// Octets of a cache line.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 
-// What packets touch lies in these lines, and in no others; see `Call::touched`.
+// What packets touch lies in these lines, and in no others; see `touched`.
 const _: () = {
     use core::mem::offset_of;
-    assert!(size_of::<Gre>() == LINE && offset_of!(Call, gre) == 0);
-    assert!(offset_of!(Call, decap) == LINE);
-    assert!(offset_of!(Decap, decryptor) == LINE);
-    assert!(Decryptor::PER_PACKET <= 3 * LINE);
-    assert!(offset_of!(Encap, gre_sent) == LINE);
-    assert!(offset_of!(Encap, encryptor) < 2 * LINE);
-    assert!(offset_of!(Encap, encryptor) + Encryptor::PER_PACKET <= 3 * LINE);
-    assert!(size_of::<Call>() <= 12 * LINE);
+    assert!(size_of::<Gre>() == LINE && offset_of!(Hot, gre) == 0);
+    assert!(size_of::<Decap>() == LINE && offset_of!(Hot, decap) == LINE);
+    assert!(offset_of!(Hot, encap) == 2 * LINE && offset_of!(Encap, gre_sent) == LINE);
+    assert!(size_of::<Hot>() == 4 * LINE);
+    assert!(offset_of!(Rest, keys) == 0 && Encryptor::PER_PACKET <= 2 * LINE);
+    assert!(offset_of!(Keys, decryptor) >= LINE && offset_of!(Keys, decryptor) < 2 * LINE);
+    assert!(size_of::<Keys>() <= 4 * LINE);
+    assert!(size_of::<Rest>() <= 8 * LINE);
 };
-
 /// What packets seldom touch.
 pub(crate) struct Cold {
-    /// With [`SourceCheck::Relaxed`]: where its GRE comes from, once that is known.
+    /// With [`SourceCheck::Relaxed`](crate::api::SourceCheck::Relaxed): where its GRE comes from, once that is known.
     pub(crate) source: Option<Ipv4Addr>,
     /// Our magic number, while echoes are answered here.
     pub(crate) echo: Option<u32>,
@@ -252,20 +274,29 @@ pub(crate) struct Loaded {
     pub(crate) credit: u32,
 }
 
-impl Call {
-    /// The cache lines of a call that a packet touches.
+impl Hot {
+    /// The cache lines that a packet touches.
     #[inline]
-    const fn touched(direction: Direction, encrypted: bool) -> [Range<usize>; 2] {
-        const ENCAP: usize = core::mem::offset_of!(Call, encap) / LINE;
-        match (direction, encrypted) {
-            (Direction::Receive, false) => [0..2, 0..0],
-            // One look at whether there are keys for the other direction.
-            (Direction::Receive, true) => [0..5, ENCAP + 2..ENCAP + 3],
-            (Direction::Transmit, false) => [0..1, ENCAP..ENCAP + 2],
-            (Direction::Transmit, true) => [0..3, ENCAP..ENCAP + 3],
+    pub(crate) const fn touched(direction: Direction) -> [Range<usize>; 2] {
+        match direction {
+            Direction::Receive => [0..2, 0..0],
+            Direction::Transmit => [0..1, 2..4],
         }
     }
+}
 
+impl Keys {
+    /// The cache lines that an MPPE packet touches: the keys of its direction, and whether there are any of the other.
+    #[inline]
+    pub(crate) const fn touched(direction: Direction) -> Range<usize> {
+        match direction {
+            Direction::Receive => 1..4,
+            Direction::Transmit => 0..2,
+        }
+    }
+}
+
+impl Parts {
     /// A call whose outer packets leave from `mac` towards `hop`; `dialect` is what resets do to its keys, if known.
     pub(crate) fn new(
         call: CallRef,
@@ -275,7 +306,7 @@ impl Call {
         receiver: gre::Receiver,
         dialect: Option<Dialect>,
     ) -> Self {
-        Self {
+        let hot = Hot {
             gre: Gre {
                 receiver,
                 sender: gre::Sender::default(),
@@ -297,10 +328,7 @@ impl Call {
                 gre_received: 0,
                 packets: 0,
                 octets: 0,
-                missing: 0,
-                held: 0,
                 dropped: 0,
-                decryptor: None,
                 stateful: false,
             },
             encap: Encap {
@@ -318,7 +346,14 @@ impl Call {
                 packets: 0,
                 octets: 0,
                 dropped: 0,
+                missing: 0,
+                held: 0,
+            },
+        };
+        let rest = Rest {
+            keys: Keys {
                 encryptor: None,
+                decryptor: None,
             },
             six: Six::CLOSED,
             cold: Cold {
@@ -333,18 +368,19 @@ impl Call {
                 mppe_receive: None,
                 mppe_transmit: None,
             },
-        }
+        };
+        Self { hot, rest }
     }
 
     /// What stands in a slot that no call has.
-    fn vacant() -> Self {
+    pub(crate) fn vacant() -> Self {
         let nobody = CallRef {
             local: Ipv4Addr::UNSPECIFIED,
             peer: Ipv4Addr::UNSPECIFIED,
             id: CallId(0),
         };
         let receiver = gre::Receiver::new(gre::AckSettings::default());
-        let mut call = Self::new(
+        let mut parts = Self::new(
             nobody,
             CallId(0),
             Hop::NONE,
@@ -352,8 +388,27 @@ impl Call {
             receiver,
             None,
         );
-        call.gre.open = false;
-        call
+        parts.hot.gre.open = false;
+        parts
+    }
+
+    /// The call.
+    pub(crate) fn call(&mut self) -> Call<'_> {
+        Call::of(&mut self.hot, &mut self.rest)
+    }
+}
+
+impl<'a> Call<'a> {
+    #[inline]
+    pub(crate) fn of(hot: &'a mut Hot, rest: &'a mut Rest) -> Self {
+        Self {
+            gre: &mut hot.gre,
+            decap: &mut hot.decap,
+            encap: &mut hot.encap,
+            keys: &mut rest.keys,
+            six: &mut rest.six,
+            cold: &mut rest.cold,
+        }
     }
 
     /// Lets IPv4 flow on these terms. `room` is the largest inner packet that fits the access port unfragmented.
@@ -386,7 +441,7 @@ impl Call {
             compress_protocol: forward.compress_protocol,
         };
         self.encap.mppe_header = ppp_header(framing, Protocol::COMPRESSED);
-        self.six = Six {
+        *self.six = Six {
             gate: Gate::new(forward.encryption),
             mtu,
             // Without IPv6 and TCP header.
@@ -402,7 +457,7 @@ impl Call {
 
     /// Stops IPv6.
     pub(crate) fn hold6(&mut self) {
-        self.six = Six::CLOSED;
+        *self.six = Six::CLOSED;
     }
 
     /// Stops IPv4.
@@ -438,147 +493,14 @@ impl Call {
             sent_octets: self.encap.octets,
             gre_received: self.decap.gre_received,
             gre_sent: self.encap.gre_sent,
-            missing: self.decap.missing,
-            held: self.decap.held,
+            missing: self.encap.missing,
+            held: self.encap.held,
             dropped: self.decap.dropped + self.encap.dropped,
             mppe_key_changes: self.cold.key_changes
-                + (self.decap.decryptor.as_ref()).map_or(0, Decryptor::changes_made),
+                + (self.keys.decryptor.as_ref()).map_or(0, Decryptor::changes_made),
             last_received_ns: self.decap.last_received.as_nanos(),
             mppe_receive: self.cold.mppe_receive,
             mppe_transmit: self.cold.mppe_transmit,
         }
-    }
-}
-
-/// The calls of one worker. Its memory is allocated at start.
-pub(crate) struct Calls {
-    slots: Box<[Call]>,
-    free: Vec<u32>,
-    index: Table<u64>,
-    source_check: SourceCheck,
-    /// How many calls have each id, to tell a stranger's packet from one for nobody.
-    ids: Box<[u16]>,
-}
-
-/// A slot that no call has.
-pub(crate) const NO_SLOT: u32 = u32::MAX;
-
-impl Calls {
-    /// Room for this many calls.
-    pub(crate) fn new(limit: usize, source_check: SourceCheck) -> Self {
-        let count = u32::try_from(limit).unwrap_or(NO_SLOT);
-        Self {
-            slots: pages::slice(limit, Call::vacant),
-            free: (0..count).rev().collect(),
-            index: Table::new(limit),
-            source_check,
-            ids: vec![0; 1 << 16].into_boxed_slice(),
-        }
-    }
-
-    /// What calls are found by.
-    #[inline]
-    fn key(&self, peer: Ipv4Addr, id: CallId) -> u64 {
-        let peer = match self.source_check {
-            SourceCheck::Strict => peer.to_bits(),
-            SourceCheck::Relaxed => 0,
-        };
-        u64::from(peer) << 16 | u64::from(id.0)
-    }
-
-    /// The slot of the call that this peer's packets with this id belong to. With [`SourceCheck::Relaxed`] of the call
-    /// with this id: whether they come from where they should is for the caller to see.
-    #[inline]
-    pub(crate) fn find(&self, peer: Ipv4Addr, id: CallId) -> Option<u32> {
-        self.index.get(self.key(peer, id))
-    }
-
-    /// The slot of a call. `hint` is where it may be.
-    #[inline]
-    pub(crate) fn slot(&self, call: &CallRef, hint: u32) -> Option<u32> {
-        if self.is(hint, call) {
-            return Some(hint);
-        }
-        let slot = self.find(call.peer, call.id)?;
-        self.is(slot, call).then_some(slot)
-    }
-
-    fn is(&self, slot: u32, call: &CallRef) -> bool {
-        self.get(slot)
-            .is_some_and(|known| known.encap.call == *call)
-    }
-
-    /// Whether any peer's call has this id.
-    pub(crate) fn has_id(&self, id: CallId) -> bool {
-        self.ids[usize::from(id.0)] > 0
-    }
-
-    /// Has memory fetched for [`find`](Self::find).
-    #[inline]
-    pub(crate) fn fetch_index(&self, peer: Ipv4Addr, id: CallId) {
-        self.index.fetch(self.key(peer, id));
-    }
-
-    /// Has memory fetched that a packet of a call will need, with its keys where `encrypted`.
-    #[inline]
-    pub(crate) fn fetch(&self, slot: u32, direction: Direction, encrypted: bool) {
-        let Some(place) = self.slots.get(slot as usize) else {
-            return;
-        };
-        for lines in Call::touched(direction, encrypted) {
-            pages::fetch(place, lines.start * LINE..lines.end * LINE);
-        }
-    }
-
-    /// Octets of memory, but for what is there once.
-    #[cfg(test)]
-    pub(crate) fn octets(&self) -> usize {
-        size_of_val(&*self.slots) + size_of::<u32>() * self.free.capacity() + self.index.octets()
-    }
-
-    /// Calls that are open.
-    pub(crate) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
-    }
-
-    /// Whether there is room for one more.
-    pub(crate) fn is_full(&self) -> bool {
-        self.free.is_empty()
-    }
-
-    #[inline]
-    pub(crate) fn get(&self, slot: u32) -> Option<&Call> {
-        self.slots.get(slot as usize).filter(|call| call.gre.open)
-    }
-
-    #[inline]
-    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Call> {
-        self.slots
-            .get_mut(slot as usize)
-            .filter(|call| call.gre.open)
-    }
-
-    /// Opens a call. None when there is no room, or one with this peer and id (with [`SourceCheck::Relaxed`]: with
-    /// this id).
-    pub(crate) fn open(&mut self, call: Call) -> Option<u32> {
-        let CallRef { peer, id, .. } = call.encap.call;
-        if self.find(peer, id).is_some() {
-            return None;
-        }
-        let slot = self.free.pop()?;
-        let inserted = self.index.insert(self.key(peer, id), slot);
-        debug_assert!(inserted, "the table has as much room as there are slots");
-        self.ids[usize::from(id.0)] += 1;
-        self.slots[slot as usize] = call;
-        Some(slot)
-    }
-
-    pub(crate) fn close(&mut self, slot: u32) -> Option<Call> {
-        let call = core::mem::replace(self.get_mut(slot)?, Call::vacant());
-        let CallRef { peer, id, .. } = call.encap.call;
-        self.index.remove(self.key(peer, id));
-        self.ids[usize::from(id.0)] -= 1;
-        self.free.push(slot);
-        Some(call)
     }
 }

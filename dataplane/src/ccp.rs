@@ -73,8 +73,8 @@ pub(crate) const fn reset_request(identifier: u8) -> [u8; 8] {
 
 /// After a packet that could not be read: the identifier of the Reset-Request that has to go out now, if any. A new
 /// loss has a new one, at once; a repetition keeps it.
-pub(crate) fn wanted_reset(call: &mut Call, now: Time) -> Option<u8> {
-    let decryptor = call.decap.decryptor.as_mut()?;
+pub(crate) fn wanted_reset(call: &mut Call<'_>, now: Time) -> Option<u8> {
+    let decryptor = call.keys.decryptor.as_mut()?;
     if !decryptor.is_waiting() {
         return None;
     }
@@ -90,14 +90,14 @@ pub(crate) fn wanted_reset(call: &mut Call, now: Time) -> Option<u8> {
 }
 
 /// After a stateful packet that could be read.
-pub(crate) fn in_step(call: &mut Call) {
+pub(crate) fn in_step(call: &mut Call<'_>) {
     call.cold.resets.requested = None;
-    let Some(dialect) = call.decap.decryptor.as_ref().and_then(Decryptor::dialect) else {
+    let Some(dialect) = call.keys.decryptor.as_ref().and_then(Decryptor::dialect) else {
         return;
     };
     if call.cold.resets.dialect != Some(dialect) {
         call.cold.resets.dialect = Some(dialect);
-        if let Some(encryptor) = &mut call.encap.encryptor {
+        if let Some(encryptor) = &mut call.keys.encryptor {
             encryptor.set_dialect(dialect);
         }
     }
@@ -105,7 +105,7 @@ pub(crate) fn in_step(call: &mut Call) {
 
 /// The peer has rejected a protocol (an LCP packet, from its code on). One that we never send in clear is what it reads
 /// instead of what we encrypted.
-pub(crate) fn protocol_rejected(call: &mut Call, packet: &[u8], now: Time) {
+pub(crate) fn protocol_rejected(call: &mut Call<'_>, packet: &[u8], now: Time) {
     const PROTOCOL_REJECT: u8 = 8;
     let Some((PROTOCOL_REJECT, _, [high, low, ..])) = parse(packet) else {
         return;
@@ -117,7 +117,7 @@ pub(crate) fn protocol_rejected(call: &mut Call, packet: &[u8], now: Time) {
     let soon = resets
         .doubted
         .is_some_and(|last| now.since(last) < DOUBT_INTERVAL);
-    if let Some(encryptor) = &mut call.encap.encryptor
+    if let Some(encryptor) = &mut call.keys.encryptor
         && garbage
         && !soon
     {
@@ -158,10 +158,10 @@ pub(crate) enum Answer {
 }
 
 /// Judges a received CCP frame (from its code on) that is about resets: these end here.
-pub(crate) fn judge_received(call: &mut Call, frame: &[u8]) -> Result<Answer, Reason> {
+pub(crate) fn judge_received(call: &mut Call<'_>, frame: &[u8]) -> Result<Answer, Reason> {
     match parse(frame) {
         Some((RESET_REQUEST, identifier, _)) => {
-            let encryptor = call.encap.encryptor.as_mut().ok_or(Reason::ResetIgnored)?;
+            let encryptor = call.keys.encryptor.as_mut().ok_or(Reason::ResetIgnored)?;
             encryptor.reset(identifier);
             if call.cold.resets.unacknowledged {
                 return Err(Reason::ResetUnacknowledged);
@@ -186,7 +186,7 @@ pub(crate) fn make_reset_ack(frame: &mut [u8]) -> usize {
 }
 
 /// A CCP frame (from its code on) that the control plane got to see.
-pub(crate) fn received(call: &mut Call, frame: &[u8]) {
+pub(crate) fn received(call: &mut Call<'_>, frame: &[u8]) {
     match parse(frame) {
         Some((CONFIGURE_REQUEST, _, options)) if well_formed(options) => stop_transmit(call),
         Some((CONFIGURE_ACK, identifier, options)) if well_formed(options) => {
@@ -206,7 +206,7 @@ pub(crate) fn received(call: &mut Call, frame: &[u8]) {
 }
 
 /// A control frame of ours, as it stands in the GRE payload, that has gone out.
-pub(crate) fn sent_frame(call: &mut Call, frame: &[u8]) {
+pub(crate) fn sent_frame(call: &mut Call<'_>, frame: &[u8]) {
     if let Ok(header) = ppp::Frame::parse(frame)
         && header.protocol == ppp::Protocol::CCP
     {
@@ -214,7 +214,7 @@ pub(crate) fn sent_frame(call: &mut Call, frame: &[u8]) {
     }
 }
 
-fn sent(call: &mut Call, frame: &[u8]) {
+fn sent(call: &mut Call<'_>, frame: &[u8]) {
     match parse(frame) {
         Some((CONFIGURE_REQUEST, identifier, _)) => {
             stop_receive(call);
@@ -226,7 +226,7 @@ fn sent(call: &mut Call, frame: &[u8]) {
             }
         }
         Some((CONFIGURE_ACK, identifier, _)) => {
-            if call.encap.encryptor.is_none()
+            if call.keys.encryptor.is_none()
                 && let Some(loaded) = &call.cold.transmit
                 && loaded.identifier == identifier
             {
@@ -235,7 +235,7 @@ fn sent(call: &mut Call, frame: &[u8]) {
                 if let Some(dialect) = call.cold.resets.dialect {
                     encryptor.set_dialect(dialect);
                 }
-                call.encap.encryptor = Some(encryptor);
+                call.keys.encryptor = Some(encryptor);
             }
         }
         Some((TERMINATE_REQUEST | TERMINATE_ACK, ..)) => stop(call),
@@ -243,32 +243,32 @@ fn sent(call: &mut Call, frame: &[u8]) {
     }
 }
 
-fn start_receive(call: &mut Call, mut decryptor: Decryptor) {
+fn start_receive(call: &mut Call<'_>, mut decryptor: Decryptor) {
     stop_receive(call);
     if let Some(loaded) = &call.cold.receive {
         decryptor.set_dialect(call.cold.resets.dialect);
         call.cold.resets.requested = None;
         call.decap.stateful = loaded.mode == Mode::Stateful;
         call.cold.mppe_receive = Some(Mppe::new(loaded.key.strength(), loaded.mode));
-        call.decap.decryptor = Some(decryptor);
+        call.keys.decryptor = Some(decryptor);
     }
 }
 
-fn stop_receive(call: &mut Call) {
+fn stop_receive(call: &mut Call<'_>) {
     call.decap.garbage = 0;
     call.decap.mppe_missing = 0;
-    if let Some(decryptor) = call.decap.decryptor.take() {
+    if let Some(decryptor) = call.keys.decryptor.take() {
         call.cold.key_changes += decryptor.changes_made();
     }
     call.cold.mppe_receive = None;
 }
 
-fn stop_transmit(call: &mut Call) {
-    call.encap.encryptor = None;
+fn stop_transmit(call: &mut Call<'_>) {
+    call.keys.encryptor = None;
     call.cold.mppe_transmit = None;
 }
 
-fn stop(call: &mut Call) {
+fn stop(call: &mut Call<'_>) {
     stop_receive(call);
     stop_transmit(call);
     if let Some(loaded) = &mut call.cold.receive {
@@ -280,7 +280,7 @@ fn stop(call: &mut Call) {
 /// that should have started them may be lost or overtaken. They start if the plaintext is an IP packet beyond doubt: what is
 /// only plausible would let one forged packet in five hundred start them.
 pub(crate) fn try_start(
-    call: &mut Call,
+    call: &mut Call<'_>,
     engine: &mut Engine,
     packet: &mut [u8],
 ) -> Result<(), Reason> {

@@ -7,7 +7,7 @@ use turnpike_protocol::gre;
 use turnpike_protocol::mppe::Direction;
 
 use crate::api::{CallRef, Command, Event, Port};
-use crate::call::{Call, Loaded};
+use crate::call::{Call, Loaded, Parts};
 use crate::counters::Reason;
 use crate::decap::UNKNOWN_SLOT;
 use crate::device::Device;
@@ -47,7 +47,7 @@ impl<D: Device> Path<D> {
                 self.with_call(call, |known| {
                     let (place, running) = match direction {
                         Direction::Receive => {
-                            (&mut known.cold.receive, known.decap.decryptor.is_some())
+                            (&mut known.cold.receive, known.keys.decryptor.is_some())
                         }
                         Direction::Transmit => (&mut known.cold.transmit, true),
                     };
@@ -76,12 +76,12 @@ impl<D: Device> Path<D> {
             Command::Echo { call, magic } => self.with_call(call, |known| {
                 known.cold.echo = Some(*magic);
             }),
-            Command::Hold { call } => self.with_call(call, Call::hold),
+            Command::Hold { call } => self.with_call(call, |known| known.hold()),
             Command::Forward6 { call, forward } => {
                 let room = self.room();
                 self.with_call(call, |known| known.forward6(forward, room))
             }
-            Command::Hold6 { call } => self.with_call(call, Call::hold6),
+            Command::Hold6 { call } => self.with_call(call, |known| known.hold6()),
             Command::Route { prefix, call } => {
                 if self.add_route(*prefix, *call) {
                     Ok(())
@@ -152,10 +152,12 @@ impl<D: Device> Path<D> {
             }
             Command::Capture { call, on } => self.with_call(call, |known| known.capture(*on)),
             Command::Close { call } => {
-                let closed = self.close(call, now);
+                let mut closed = self.close(call, now);
                 self.core.events.answer(Event::Closed {
                     call: *call,
-                    counters: closed.as_ref().map(Call::counters).unwrap_or_default(),
+                    counters: (closed.as_mut())
+                        .map(|closed| closed.call().counters())
+                        .unwrap_or_default(),
                 });
                 closed.map(drop)
             }
@@ -182,10 +184,14 @@ impl<D: Device> Path<D> {
             .ok_or(Reason::NoSuchCall)
     }
 
-    fn with_call(&mut self, call: &CallRef, work: impl FnOnce(&mut Call)) -> Result<(), Reason> {
+    fn with_call(
+        &mut self,
+        call: &CallRef,
+        work: impl FnOnce(&mut Call<'_>),
+    ) -> Result<(), Reason> {
         let slot = self.slot(call)?;
-        let known = self.core.calls.get_mut(slot).ok_or(Reason::NoSuchCall)?;
-        work(known);
+        let mut known = self.core.calls.get_mut(slot).ok_or(Reason::NoSuchCall)?;
+        work(&mut known);
         Ok(())
     }
 
@@ -209,7 +215,7 @@ impl<D: Device> Path<D> {
         let receiver = gre::Receiver::new(acks).with_queue(core.config.reordering.packets);
         if core
             .calls
-            .open(Call::new(call, peer_id, hop, mac, receiver, core.dialect))
+            .open(Parts::new(call, peer_id, hop, mac, receiver, core.dialect))
             .is_none()
         {
             core.hops.release(hop);
@@ -218,14 +224,14 @@ impl<D: Device> Path<D> {
         Ok(())
     }
 
-    fn close(&mut self, call: &CallRef, now: Time) -> Result<Call, Reason> {
+    fn close(&mut self, call: &CallRef, now: Time) -> Result<Parts, Reason> {
         let slot = self.slot(call)?;
         // What came before the end is delivered.
         self.release_all(slot, now);
         let core = &mut self.core;
         let closed = core.calls.close(slot).ok_or(Reason::NoSuchCall)?;
-        core.acks.forget(closed.gre.ack, slot);
-        core.hops.release(closed.encap.hop);
+        core.acks.forget(closed.hot.gre.ack, slot);
+        core.hops.release(closed.hot.encap.hop);
         Ok(closed)
     }
 

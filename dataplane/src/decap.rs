@@ -12,7 +12,8 @@ use turnpike_protocol::wire::tcp_mss::{self, Clamped};
 use turnpike_protocol::{CallId, Role, Time};
 
 use crate::api::{CallRef, CaptureSide, Direction, Port, SourceCheck, WorkerId};
-use crate::call::{FRAME_LIMITS, Gate, NO_SLOT};
+use crate::call::{FRAME_LIMITS, Gate};
+use crate::calls::NO_SLOT;
 use crate::ccp::{self, Answer};
 use crate::counters::{Reason, Total};
 use crate::decrypt;
@@ -183,7 +184,7 @@ impl Core {
     /// or it is a stranger's.
     fn bind(&mut self, bytes: &[u8], outer: &Outer, slot: u32) -> Result<(), Reason> {
         let mac = self.port(Port::Access).ok_or(Reason::NoPort)?.mac;
-        let call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
+        let mut call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
         match call.cold.source {
             Some(source) if source == outer.source => return Ok(()),
             Some(_) => return Err(Reason::WrongSource),
@@ -271,7 +272,7 @@ impl Core {
         slot: u32,
         now: Time,
     ) -> Result<Verdict, Reason> {
-        let call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
+        let mut call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
         let (start, end) = (usize::from(segment.start), usize::from(segment.end));
         if start == end {
             return Err(Reason::EmptyPayload);
@@ -279,7 +280,7 @@ impl Core {
         let frame = ppp::Frame::parse(&bytes[start..end]).map_err(|_| Reason::PppShort)?;
         let at = start + frame.header_len;
         if frame.protocol == Protocol::COMPRESSED
-            && let Some(changes) = decrypt::open_later(call, &bytes[at..end], now)
+            && let Some(changes) = decrypt::open_later(&mut call, &bytes[at..end], now)
         {
             let at = at + mppe::HEADER_LEN;
             return Ok(Verdict::Decrypt {
@@ -316,12 +317,12 @@ impl Core {
         slot: u32,
         now: Time,
     ) -> Result<Verdict, Reason> {
-        let call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
+        let mut call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
         if !call.cold.bucket.take(FRAME_LIMITS, now) {
             return Err(Reason::FrameRate);
         }
         if protocol == Protocol::LCP {
-            ccp::protocol_rejected(call, &bytes[at..end], now);
+            ccp::protocol_rejected(&mut call, &bytes[at..end], now);
             if let Some(magic) = call.cold.echo
                 && let Some(len) = echo::answer(&mut bytes[start..end], magic)
             {
@@ -334,7 +335,7 @@ impl Core {
             }
         }
         if protocol == Protocol::CCP {
-            match ccp::judge_received(call, &bytes[at..end])? {
+            match ccp::judge_received(&mut call, &bytes[at..end])? {
                 Answer::Forward => {}
                 Answer::Reset => {
                     let len = at - start + ccp::make_reset_ack(&mut bytes[at..end]);
@@ -350,7 +351,7 @@ impl Core {
         self.events.frame(call.encap.call, &bytes[start..end])?;
         self.counters.add(Total::FramesReceived, 1);
         if protocol == Protocol::CCP {
-            ccp::received(call, &bytes[at..end]);
+            ccp::received(&mut call, &bytes[at..end]);
         }
         Ok(Verdict::Done)
     }

@@ -67,14 +67,14 @@ impl Core {
         let (source, destination) = (ip.source(), ip.destination());
         let ours = match self.config.role {
             Role::Server => {
-                let stays = judge_source(&call.six, source, destination)?;
+                let stays = judge_source(call.six, source, destination)?;
                 if stays && !to_us::is6(&ip) {
                     return Err(Reason::LinkScope);
                 }
                 stays
             }
             Role::Client => {
-                judge_destination(&call.six, destination)?;
+                judge_destination(call.six, destination)?;
                 false
             }
         };

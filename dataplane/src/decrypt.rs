@@ -27,8 +27,8 @@ fn refused(refusal: Refusal) -> Reason {
 /// Opens an MPPE packet (header and ciphertext) whose key is a few changes ahead, which are yet to be made; returns how
 /// many. None, and nothing done, where that is not so.
 #[inline]
-pub(crate) fn open_later(call: &mut Call, packet: &[u8], now: Time) -> Option<u32> {
-    let decryptor = call.decap.decryptor.as_mut()?;
+pub(crate) fn open_later(call: &mut Call<'_>, packet: &[u8], now: Time) -> Option<u32> {
+    let decryptor = call.keys.decryptor.as_mut()?;
     let [first, second, _, ..] = *packet else {
         return None;
     };
@@ -40,12 +40,12 @@ pub(crate) fn open_later(call: &mut Call, packet: &[u8], now: Time) -> Option<u3
 
 /// Decrypts an MPPE packet (header and ciphertext) in place.
 fn decrypt(
-    call: &mut Call,
+    call: &mut Call<'_>,
     engine: &mut Engine,
     packet: &mut [u8],
     now: Time,
 ) -> Result<(), Reason> {
-    let Some(decryptor) = &mut call.decap.decryptor else {
+    let Some(decryptor) = &mut call.keys.decryptor else {
         return ccp::try_start(call, engine, packet);
     };
     let [first, second, data @ ..] = packet else {
@@ -62,9 +62,9 @@ fn decrypt(
 
 /// Whether the oldest packet that was opened and not judged makes sense.
 #[inline]
-fn judge(call: &mut Call, data: &[u8]) -> Result<(), Reason> {
+fn judge(call: &mut Call<'_>, data: &[u8]) -> Result<(), Reason> {
     let plausible = mppe::plausible(data);
-    if let Some(decryptor) = &mut call.decap.decryptor {
+    if let Some(decryptor) = &mut call.keys.decryptor {
         decryptor.judge(plausible);
     }
     if plausible {
@@ -95,7 +95,7 @@ fn judge(call: &mut Call, data: &[u8]) -> Result<(), Reason> {
 
 /// Whether a packet that was decrypted passes.
 #[inline]
-fn encrypted(gate: Gate, call: &Call) -> Result<(), Reason> {
+fn encrypted(gate: Gate, call: &Call<'_>) -> Result<(), Reason> {
     match gate {
         // RFC 1962 §2: each direction is agreed on its own, and the peer may have agreed to this one. Otherwise these keys
         // were offered and not taken, and a packet of its own has started them.
@@ -110,14 +110,14 @@ fn encrypted(gate: Gate, call: &Call) -> Result<(), Reason> {
         }
         Gate::Plain => Err(Reason::EncryptedRefused),
         Gate::Closed => Err(Reason::NotYetForwarding),
-        Gate::Encrypted if call.encap.encryptor.is_some() => Ok(()),
+        Gate::Encrypted if call.keys.encryptor.is_some() => Ok(()),
         Gate::Encrypted => Err(Reason::NotYetEncrypted),
     }
 }
 
 /// Tells that the peer's key is another than ours. When the ring has no room, the next packet does.
 #[cold]
-fn garbled(call: &mut Call, events: &mut EventSender) {
+fn garbled(call: &mut Call<'_>, events: &mut EventSender) {
     if events.garbled(call.encap.call).is_ok() {
         call.decap.garbage = 0;
     }
@@ -133,8 +133,8 @@ impl Core {
         slot: u32,
         now: Time,
     ) -> Result<Verdict, Reason> {
-        let call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
-        let outcome = decrypt(call, &mut self.engine, &mut bytes[at..end], now);
+        let mut call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
+        let outcome = decrypt(&mut call, &mut self.engine, &mut bytes[at..end], now);
         self.decrypted(outcome, bytes, at + mppe::HEADER_LEN, end, slot, now)
     }
 
@@ -148,8 +148,8 @@ impl Core {
         slot: u32,
         now: Time,
     ) -> Result<Verdict, Reason> {
-        let call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
-        let outcome = judge(call, &bytes[at..end]);
+        let mut call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
+        let outcome = judge(&mut call, &bytes[at..end]);
         self.decrypted(outcome, bytes, at, end, slot, now)
     }
 
@@ -163,12 +163,12 @@ impl Core {
         slot: u32,
         now: Time,
     ) -> Result<Verdict, Reason> {
-        let call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
+        let mut call = self.calls.get_mut(slot).ok_or(Reason::UnknownCall)?;
         if let Err(reason) = outcome {
             if call.decap.garbage >= GARBAGE_LIMIT {
-                garbled(call, &mut self.events);
+                garbled(&mut call, &mut self.events);
             }
-            let Some(identifier) = ccp::wanted_reset(call, now) else {
+            let Some(identifier) = ccp::wanted_reset(&mut call, now) else {
                 return Err(reason);
             };
             call.decap.dropped += 1;
@@ -183,11 +183,11 @@ impl Core {
         let at = at + inner.header_len;
         match inner.protocol {
             Protocol::IPV4 => {
-                encrypted(call.decap.gate, call)?;
+                encrypted(call.decap.gate, &call)?;
                 self.inner(bytes, at, end, slot, now)
             }
             Protocol::IPV6 => {
-                encrypted(call.six.gate, call)?;
+                encrypted(call.six.gate, &call)?;
                 self.inner6(bytes, at, end, slot, now)
             }
             _ => Err(Reason::UnknownInMppe),

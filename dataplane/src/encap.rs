@@ -82,7 +82,7 @@ impl OuterHeader {
 /// `at` must be at least [`OUTER_LEN`] + 16.
 #[inline]
 pub(crate) fn wrap(
-    call: &mut Call,
+    call: &mut Call<'_>,
     bytes: &mut [u8],
     at: usize,
     mac: MacAddr,
@@ -93,13 +93,13 @@ pub(crate) fn wrap(
         ack: call.gre.receiver.ack_to_send(),
         payload_len: (bytes.len() - at) as u16,
     };
-    finish(&mut call.encap, &header, bytes, at, mac)
+    finish(call.encap, &header, bytes, at, mac)
 }
 
 /// Writes a GRE packet that only acknowledges, ending where `bytes` end. Returns where the Ethernet frame begins, or
 /// None when nothing is owed.
 pub(crate) fn acknowledge(
-    call: &mut Call,
+    call: &mut Call<'_>,
     bytes: &mut [u8],
     mac: MacAddr,
 ) -> Option<Result<usize, Reason>> {
@@ -110,7 +110,7 @@ pub(crate) fn acknowledge(
         payload_len: 0,
     };
     let at = bytes.len();
-    Some(finish(&mut call.encap, &header, bytes, at, mac))
+    Some(finish(call.encap, &header, bytes, at, mac))
 }
 
 #[inline]
@@ -144,7 +144,7 @@ pub(crate) struct Tunnelled {
 /// the call's MTU; `mac` is the next hop's address.
 #[inline]
 pub(crate) fn inner(
-    call: &mut Call,
+    call: &mut Call<'_>,
     engine: &mut Engine,
     bytes: &mut [u8],
     at: usize,
@@ -160,11 +160,11 @@ pub(crate) fn inner(
         Gate::Closed => return Err(Reason::NotYetForwarding),
         Gate::Plain => (at, plain_header),
         Gate::Encrypted => {
-            if call.decap.decryptor.is_none() {
+            if call.keys.decryptor.is_none() {
                 return Err(Reason::NotYetEncrypted);
             }
             let encryptor = call
-                .encap
+                .keys
                 .encryptor
                 .as_mut()
                 .ok_or(Reason::NotYetEncrypted)?;

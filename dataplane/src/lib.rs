@@ -21,6 +21,7 @@ pub mod xsk;
 mod bucket;
 mod burst;
 mod call;
+mod calls;
 mod ccp;
 mod commands;
 mod decap;

@@ -13,7 +13,7 @@ use crate::acks::Acks;
 use crate::api::{CallRef, Direction, Port, PortInfo, WorkerId};
 use crate::bucket::{Bucket, Limits};
 use crate::burst::{Bursts, Packet};
-use crate::call::Calls;
+use crate::calls::Calls;
 use crate::ccp;
 use crate::cipher::Engine;
 use crate::counters::{Counters, Reason, Total};

@@ -153,7 +153,7 @@ impl Core {
             && let Some(call) = self.calls.get_mut(slot)
         {
             call.decap.mppe_missing = call.decap.mppe_missing.saturating_add(missing);
-            call.decap.missing += u64::from(missing);
+            call.encap.missing += u64::from(missing);
             self.counters.add(Total::Missing, u64::from(missing));
         }
     }
@@ -217,7 +217,7 @@ impl<D: Device> Path<D> {
         match reorder.held.hold(&mut call.decap.queue, seq, now, waiting) {
             Ok(()) => {
                 counters.add(Total::Held, 1);
-                call.decap.held += 1;
+                call.encap.held += 1;
                 if first {
                     reorder.watch(slot, now, now);
                 }

@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use turnpike_protocol::CallId;
 
 use crate::api::CallRef;
-use crate::call::NO_SLOT;
+use crate::calls::NO_SLOT;
 use crate::table::Table;
 use crate::xsk::pages;
 

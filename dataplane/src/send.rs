@@ -29,7 +29,7 @@ impl<D: Device> Path<D> {
             return self.drop(frame, Reason::NoHeadroom);
         }
         self.make_room(Direction::Transmit, 1, now);
-        let Some(call) = self.core.calls.get_mut(slot) else {
+        let Some(mut call) = self.core.calls.get_mut(slot) else {
             return self.drop(frame, Reason::NoRoute);
         };
         let bytes = self.device.bytes(&mut frame);
@@ -44,7 +44,7 @@ impl<D: Device> Path<D> {
             );
         }
         let result = match self.core.hops.mac(call.encap.hop) {
-            Some(mac) => encap::inner(call, &mut self.core.engine, bytes, ROOM, mac),
+            Some(mac) => encap::inner(&mut call, &mut self.core.engine, bytes, ROOM, mac),
             None => Err(Reason::NoNeighbour),
         };
         match result {
@@ -98,12 +98,12 @@ impl<D: Device> Path<D> {
         if !frame.grow_front(ROOM) {
             return self.drop(frame, Reason::NoHeadroom);
         }
-        let Some(call) = self.core.calls.get_mut(slot) else {
+        let Some(mut call) = self.core.calls.get_mut(slot) else {
             return self.drop(frame, Reason::UnknownCall);
         };
         let bytes = self.device.bytes(&mut frame);
         let result = match self.core.hops.mac(call.encap.hop) {
-            Some(mac) => encap::wrap(call, bytes, ROOM, mac),
+            Some(mac) => encap::wrap(&mut call, bytes, ROOM, mac),
             None => Err(Reason::NoNeighbour),
         };
         match result {
@@ -133,8 +133,8 @@ impl<D: Device> Path<D> {
         self.device.bytes(&mut frame).copy_from_slice(octets);
         self.send_ppp(frame, slot, now);
         // Keys start after the frame that they start with; one that got no further is like one that the network lost.
-        if let Some(call) = self.core.calls.get_mut(slot) {
-            ccp::sent_frame(call, octets);
+        if let Some(mut call) = self.core.calls.get_mut(slot) {
+            ccp::sent_frame(&mut call, octets);
         }
     }
 
@@ -193,7 +193,7 @@ impl<D: Device> Path<D> {
     /// Sends what one call is owed, if it still is.
     fn send_ack(&mut self, entry: Entry, now: Time) {
         let slot = entry.slot;
-        let Some(call) = self.core.calls.get_mut(slot) else {
+        let Some(mut call) = self.core.calls.get_mut(slot) else {
             return;
         };
         if !entry.take(&mut call.gre.ack) {
@@ -219,7 +219,7 @@ impl<D: Device> Path<D> {
             return self.core.counters.dropped(Reason::NoMemory);
         };
         let grown = frame.grow_front(ROOM);
-        match encap::acknowledge(call, self.device.bytes(&mut frame), mac) {
+        match encap::acknowledge(&mut call, self.device.bytes(&mut frame), mac) {
             Some(Ok(start)) if grown => self.send_outer(frame, start, slot, now),
             _ => self.drop(frame, Reason::NoHeadroom),
         }
