@@ -22,7 +22,7 @@ pub fn run(folder: &Path, quick: bool) -> Result<()> {
     let (storm, seconds, monkey) = if quick {
         ("10", "2", "10")
     } else {
-        ("50", "10", "60")
+        ("50", "10", "40")
     };
     let runs: [(&str, &[&str]); 3] = [
         // A guest is slow: as many at a time as it answers before they give up.

@@ -84,7 +84,7 @@ impl Suite {
     /// About how long it takes once it is built, in seconds.
     fn expected(self, quick: bool) -> Duration {
         Duration::from_secs(match (self, quick) {
-            (Self::Cipher, false) => 65,
+            (Self::Cipher, false) => 50,
             (Self::Cipher, true) => 3,
             (Self::Packets, false) => 95,
             (Self::Packets, true) => 40,
@@ -97,7 +97,7 @@ impl Suite {
             (Self::Flow, true) => 15,
             (Self::Workers, false) => 70,
             (Self::Workers, true) => 50,
-            (Self::Stock, false) => 130,
+            (Self::Stock, false) => 115,
             (Self::Stock, true) => 60,
             (Self::Road, false) => 300,
             (Self::Road, true) => 20,
@@ -117,7 +117,7 @@ impl Suite {
             |command: &Command| watch(name, command, scratch, self.expected(quick), console);
         match self {
             Self::Cipher => {
-                let rounds = if quick { "50" } else { "2000" };
+                let rounds = if quick { "50" } else { "1500" };
                 let words = ["ratios", "--json", "--rounds", rounds];
                 let text = watch(cargo_bench(root, "cipher").args(words))?;
                 let table = json_line(&text, '{')?;
