@@ -116,6 +116,9 @@ impl Backend for Operator {
         if let Some(books) = &shared.books {
             let lost = books.clerk().lost();
             control.insert("accounting_records_lost".to_owned(), lost);
+            if let Some(waiting) = books.clerk().backlog().await {
+                control.insert("accounting_records_waiting".to_owned(), waiting);
+            }
         }
         if let Some(radius) = shared.backends.radius() {
             let counts = radius.client.counts().by_name();

@@ -39,6 +39,7 @@ fn config(file: &Path) -> Accounting {
         interim: None,
         failures: true,
         mandatory: false,
+        radius: true,
         stations: Stations::default(),
     }
 }

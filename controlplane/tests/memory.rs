@@ -72,6 +72,7 @@ async fn an_idle_call_takes_little() {
         interim: Some(Duration::from_secs(600)),
         failures: true,
         mandatory: false,
+        radius: true,
         stations: Stations::default(),
     };
     let books = Books::open(&accounting, "turnpike", true).unwrap();

@@ -15,6 +15,7 @@ use super::clerk::{Clerk, Health, Receipt};
 use super::ledger::{Error, Ledger};
 use super::record::{Authentic, Entry, Facts, Moment, SessionId, Traffic};
 use super::station::Stations;
+use crate::aaa::Entitlements;
 use crate::cause::Cause;
 use crate::config::Accounting;
 use crate::driver::Clock;
@@ -164,7 +165,20 @@ impl Books {
     /// # Errors
     /// The cause to end the call with, where it must not be without.
     pub async fn begin(&self, begun: &Begun, now: Time) -> Result<(), Cause> {
-        let receipt = self.enter_begin(begun, now, Moment::now());
+        self.begin_with(begun, None, now).await
+    }
+
+    /// The same of a user whom a RADIUS server let in, with what it said of the call.
+    ///
+    /// # Errors
+    /// The cause to end the call with, where it must not be without.
+    pub async fn begin_with(
+        &self,
+        begun: &Begun,
+        own: Option<&Entitlements>,
+        now: Time,
+    ) -> Result<(), Cause> {
+        let receipt = self.enter_begin(begun, own, now, Moment::now());
         let patience = match (self.mandatory, self.clerk.health()) {
             (true, _) => LONG_PATIENCE,
             (false, Health::Good) => PATIENCE,
@@ -177,14 +191,21 @@ impl Books {
         }
     }
 
-    fn enter_begin(&self, begun: &Begun, now: Time, at: Moment) -> Receipt {
+    fn enter_begin(
+        &self,
+        begun: &Begun,
+        own: Option<&Entitlements>,
+        now: Time,
+        at: Moment,
+    ) -> Receipt {
         let call = begun.call;
         let mut state = self.state();
         let id = self.number(&mut state);
         state.refused.remove(&call);
         let base = state.bases.remove(&call).map(Box::new);
         let checkpoint_at = now + self.checkpoint.mul_f64(0.1 + 0.9 * share(id.0, 0));
-        let interim = self.interim.map(|interval| {
+        let interim = own.and_then(|own| own.interim).or(self.interim);
+        let interim = interim.map(|interval| {
             // Those who came together, as after a power cut, go apart at once.
             let first = interval.mul_f64(0.5 + 0.5 * share(id.0, 1));
             let seconds = u32::try_from(interval.as_secs()).unwrap_or(u32::MAX);
@@ -202,7 +223,11 @@ impl Books {
             state.due.remove(&(before.due, call));
         }
         schedule(&mut state, call, now);
-        let facts = self.facts(call, begun.user.clone(), Some(begun.address), begun.ipv6);
+        let mut facts = self.facts(call, begun.user.clone(), Some(begun.address), begun.ipv6);
+        if let Some(own) = own {
+            facts.authentic = Authentic::Radius;
+            facts.class.clone_from(&own.class);
+        }
         // Under the lock, so that nothing about the session is written before it.
         self.clerk.enter(Entry::Begin { id, facts, at })
     }

@@ -17,6 +17,7 @@ mod history;
 mod ledger;
 mod record;
 mod request;
+mod servers;
 mod station;
 
 pub use books::{Begun, Books, Kept};
@@ -27,4 +28,5 @@ pub use history::{History, Past, Question, State, history_text};
 pub use ledger::{Error, Ledger};
 pub use record::{Authentic, Entry, Facts, Kind, Moment, Record, SessionId, Termination, Traffic};
 pub use request::{Nas, fill};
+pub use servers::Servers;
 pub use station::{NasPort, Stations, Template};

@@ -66,6 +66,11 @@ pub(super) fn accounting_of(
         "mandatory",
         "write true or false: whether there must be no call that cannot be written down",
     );
+    let radius = section.flag(
+        reader,
+        "radius",
+        "write true or false: whether records are delivered to the servers of [radius]",
+    );
     let nas_port = section.choice(
         reader,
         "nas_port",
@@ -96,6 +101,7 @@ pub(super) fn accounting_of(
         interim: interim.map(|found| found.value),
         failures: failures.unwrap_or(false),
         mandatory: mandatory.unwrap_or(false),
+        radius: radius.unwrap_or(true),
         stations,
     })
 }

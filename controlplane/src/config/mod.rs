@@ -365,6 +365,8 @@ pub struct Accounting {
     pub failures: bool,
     /// Whether there must be no call that cannot be written down.
     pub mandatory: bool,
+    /// Whether records are delivered to the RADIUS servers, if there are any.
+    pub radius: bool,
     /// How calls are named.
     pub stations: Stations,
 }

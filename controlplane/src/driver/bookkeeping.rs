@@ -12,7 +12,11 @@ impl Driver {
             return;
         };
         let now = self.shared.clock.now();
-        if let Err(cause) = books.begin(begun, now).await {
+        let mut accounts = self.accounts.iter();
+        let own = accounts
+            .find(|account| account.call == begun.call)
+            .and_then(|account| account.entitlements.clone());
+        if let Err(cause) = books.begin_with(begun, own.as_deref(), now).await {
             self.tunnel.kill(begun.call, cause, self.shared.clock.now());
         }
     }

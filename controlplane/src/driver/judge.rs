@@ -195,6 +195,7 @@ impl Driver {
             call,
             user: user.clone(),
             addresses: admission.addresses.clone(),
+            entitlements: admission.entitlements.clone(),
         });
         if let Some(own) = &admission.entitlements {
             self.limit(call, own);

@@ -22,7 +22,7 @@ use tracing::{Instrument, debug, info_span};
 use turnpike_dataplane::api::{CallRef, Command, Event};
 use turnpike_protocol::{CallId, Time};
 
-use crate::aaa::{Addresses, Chain, Store};
+use crate::aaa::{Addresses, Chain, Entitlements, Store};
 use crate::accounting::Kept;
 use crate::admission::{Admission, SettingUp, Waiting};
 use crate::applicants::{Applicant, Applicants};
@@ -253,6 +253,8 @@ struct LoggedIn {
     user: String,
     /// Which addresses the user may have.
     addresses: Addresses,
+    /// What a RADIUS server said of the call.
+    entitlements: Option<Arc<Entitlements>>,
 }
 
 struct Driver {

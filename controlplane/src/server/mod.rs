@@ -298,7 +298,7 @@ impl Running {
             }
         });
 
-        tasks.spawn(keeping::keep(shared.clone()));
+        keeping::start(&mut tasks, config, &shared);
 
         let path = config.server.socket();
         let operators = admin::Server::bind(&path, SOCKET_MODE).map_err(system(format!(
@@ -390,6 +390,7 @@ impl Running {
             warn!("netlink did not answer in time");
             self.follower.abort();
         }
+        keeping::delivered(&self.shared).await;
         self.tasks.shutdown().await;
         keeping::close(&self.shared).await;
 

@@ -15,6 +15,7 @@ fn config(directory: &Path) -> Accounting {
         interim: None,
         failures: false,
         mandatory: false,
+        radius: true,
         stations: Stations::default(),
     }
 }
@@ -144,6 +145,30 @@ async fn a_call_that_logs_in_anew_has_two_sessions_with_their_own_counts() {
 }
 
 #[tokio::test]
+async fn what_a_radius_server_said_is_kept_for_its_records() {
+    let directory = tempfile::tempdir().unwrap();
+    let books = Books::open(&config(directory.path()), "edge1", true).unwrap();
+    let own = Entitlements {
+        class: vec![vec![1, 2], vec![3]],
+        interim: Some(Duration::from_secs(120)),
+        ..Entitlements::default()
+    };
+    let begun = begun(1);
+    books.begin_with(&begun, Some(&own), at(0)).await.unwrap();
+    for second in 1..=600 {
+        for call in books.due(at(second)) {
+            books.reading(call, &counters(second), at(second));
+        }
+    }
+    let records = records(&books).await;
+    let interims = records.iter().filter(|record| record.kind == Kind::Interim);
+    assert!((4..=6).contains(&interims.count()));
+    let (_, facts) = records[1].session.clone().unwrap();
+    assert_eq!(facts.class, own.class);
+    assert_eq!(facts.authentic, Authentic::Radius);
+}
+
+#[tokio::test]
 async fn failed_attempts_are_written_where_that_is_wanted() {
     for failures in [false, true] {
         let directory = tempfile::tempdir().unwrap();
@@ -172,7 +197,7 @@ async fn sessions_are_looked_at_by_the_clock() {
     let books = Books::open(&config, "edge1", true).unwrap();
     let calls = 200;
     for id in 1..=calls {
-        drop(books.enter_begin(&begun(id), at(0), Moment(0)));
+        drop(books.enter_begin(&begun(id), None, at(0), Moment(0)));
     }
     assert_eq!(books.due(at(0)), []);
     // Two hours.
@@ -224,7 +249,7 @@ async fn sessions_are_looked_at_by_the_clock() {
 async fn a_worker_that_does_not_answer_is_asked_again() {
     let directory = tempfile::tempdir().unwrap();
     let books = Books::open(&config(directory.path()), "edge1", true).unwrap();
-    drop(books.enter_begin(&begun(1), at(0), Moment(0)));
+    drop(books.enter_begin(&begun(1), None, at(0), Moment(0)));
     let asked: usize = (1..=600).map(|second| books.due(at(second)).len()).sum();
     assert!((9..=11).contains(&asked), "{asked}");
 }

@@ -18,12 +18,13 @@ fn an_empty_section_is_enough() {
         interim: None,
         failures: false,
         mandatory: false,
+        radius: true,
         stations: Stations::default(),
     };
     assert_eq!(accounting(""), usual);
     let all = accounting(
         "file = \"here.sqlite\"\nkeep = \"forever\"\ncheckpoint = \"5s\"\ninterim = \"10m\"\nfailures = true\n\
-         mandatory = true\nnas_port = \"none\"\nnas_port_id = \"{name}:{call}\"\ncalling_station_id = \"tel {client}\"\n\
+         mandatory = true\nradius = false\nnas_port = \"none\"\nnas_port_id = \"{name}:{call}\"\ncalling_station_id = \"tel {client}\"\n\
          called_station_id = \"{server}\"",
     );
     let text = |text| Template::new(text).unwrap();
@@ -34,6 +35,7 @@ fn an_empty_section_is_enough() {
         interim: Some(Duration::from_secs(600)),
         failures: true,
         mandatory: true,
+        radius: false,
         stations: Stations {
             nas_port: NasPort::None,
             nas_port_id: text("{name}:{call}"),
