@@ -248,7 +248,9 @@ fn environment(command: &mut Command, args: &Args) -> Result<()> {
             .env("TURNPIKE_HOLD_CALLS", "20000")
             .env("TURNPIKE_HOLD_SECONDS", "600")
             .env("TURNPIKE_MONKEY_CALLS", "2000")
-            .env("TURNPIKE_MONKEY_SECONDS", "600");
+            .env("TURNPIKE_MONKEY_SECONDS", "600")
+            .env("TURNPIKE_ACCOUNTED_CALLS", "1000")
+            .env("TURNPIKE_ACCOUNTING_OUTAGE", "180");
     }
     command
         .env("TURNPIKE_FUZZ_SECONDS", fuzz)

@@ -139,17 +139,18 @@ impl History {
         if let Some(client) = question.client {
             add("client = $", i64::from(client.to_bits()).into());
         }
+        // People ask by whole seconds, which is what answers show: all of each is meant.
+        let begins = |at: Moment| at.seconds() * 1000;
+        let ends = |at: Moment| begins(at) + 999;
         if let Some(at) = question.at {
-            add(
-                "started <= $ AND (ended IS NULL OR ended >= $)",
-                at.0.into(),
-            );
+            add("started <= $", ends(at).into());
+            add("(ended IS NULL OR ended >= $)", begins(at).into());
         }
         if let Some(since) = question.since {
             add("(ended IS NULL OR ended >= $)", since.0.into());
         }
         if let Some(until) = question.until {
-            add("started <= $", until.0.into());
+            add("started <= $", ends(until).into());
         }
         if !question.failed {
             conditions.push("NOT failed".to_owned());

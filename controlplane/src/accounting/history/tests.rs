@@ -186,3 +186,41 @@ fn what_is_no_ledger_is_not_read() {
         Err(rusqlite::Error::InvalidQuery)
     ));
 }
+
+/// Answers show whole seconds, and who asks again with what they show means the same session.
+#[test]
+fn a_session_is_found_by_the_second_that_it_began_and_ended_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ledger");
+    let mut ledger = Ledger::open(&path, false, Moment(0)).unwrap();
+    let begin = Entry::Begin {
+        id: SessionId(1),
+        facts: facts("alice"),
+        at: Moment(10_400),
+    };
+    let end = Entry::End {
+        id: SessionId(1),
+        at: Moment(20_600),
+        session_time: 10,
+        traffic: Traffic::default(),
+        cause: Cause::HungUp,
+    };
+    ledger.enter(&[begin, end], Moment(20_600)).unwrap();
+    let history = History::open(&path).unwrap();
+    let found = |question: Question| history.ask(&question, Moment(30_000)).unwrap().len();
+    for (second, expected) in [(9, 0), (10, 1), (20, 1), (21, 0)] {
+        let at = Some(Moment(second * 1000));
+        assert_eq!(found(Question { at, ..question() }), expected, "{second}");
+    }
+    for (second, expected) in [(9, 0), (10, 1)] {
+        let until = Some(Moment(second * 1000));
+        assert_eq!(
+            found(Question {
+                until,
+                ..question()
+            }),
+            expected,
+            "{second}"
+        );
+    }
+}
