@@ -108,6 +108,13 @@ impl Server {
                 .integer(Attribute::SERVICE_TYPE, 2)
                 .integer(Attribute::FRAMED_PROTOCOL, 1)
                 .address(Attribute::FRAMED_IP_ADDRESS, Ipv4Addr::new(10, 20, 1, 77)),
+            "pooled" => builder
+                .address(
+                    Attribute::FRAMED_IP_ADDRESS,
+                    Ipv4Addr::new(255, 255, 255, 254),
+                )
+                .text(Attribute::FRAMED_POOL, "business"),
+            "lost" => builder.text(Attribute::FRAMED_POOL, "no-such-pool"),
             "elsewhere" => {
                 builder.address(Attribute::FRAMED_IP_ADDRESS, Ipv4Addr::new(192, 0, 2, 77))
             }
@@ -385,6 +392,11 @@ async fn the_server_says_which_address_and_for_how_long() {
         matches!(saw, Saw::Up(address) if address != framed),
         "{saw:?}"
     );
+    let pooled = Ipv4Addr::new(10, 22, 0, 1);
+    assert_eq!(isp.outcome(user("pooled")).await, Saw::Up(pooled));
+    let saw = isp.outcome(user("lost")).await;
+    assert!(!matches!(saw, Saw::Up(_)), "{saw:?}");
+    isp.ended("pool_unknown").await;
     for (name, cause) in [("brief", "session_timeout"), ("idle", "idle_timeout")] {
         let mut client = isp.dial(user(name)).await;
         client.until(|saw| matches!(saw, Saw::Up(_))).await;

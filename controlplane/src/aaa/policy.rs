@@ -66,7 +66,6 @@ pub struct Rules {
 /// them, so they are told, and no more.
 const NOT_CARRIED_OUT: &[Attribute] = &[
     Attribute::FRAMED_ROUTE,
-    Attribute::FRAMED_POOL,
     Attribute::FRAMED_IPV6_PREFIX,
     Attribute::FRAMED_IPV6_POOL,
     Attribute::FRAMED_IPV6_ROUTE,
@@ -268,12 +267,15 @@ fn addresses(
     server: &str,
     user: &str,
 ) -> Result<Addresses, Refusal> {
-    let Some(number) = number(packet, Attribute::FRAMED_IP_ADDRESS, server, user) else {
-        return Ok(Addresses::Pool);
+    let number = number(packet, Attribute::FRAMED_IP_ADDRESS, server, user);
+    let own = number.filter(|number| !matches!(*number, CLIENT_CHOOSES | NAS_CHOOSES));
+    let Some(number) = own else {
+        // That there is such a pool is seen when an address is taken.
+        let pool = packet.find(Attribute::FRAMED_POOL);
+        return Ok(pool.map_or(Addresses::Pool, |pool| {
+            Addresses::Named(printable(pool).into())
+        }));
     };
-    if matches!(number, CLIENT_CHOOSES | NAS_CHOOSES) {
-        return Ok(Addresses::Pool);
-    }
     let address = Ipv4Addr::from_bits(number);
     let routed = rules
         .prefixes
@@ -283,7 +285,7 @@ fn addresses(
         warn!(
             server,
             user,
-            "Framed-IP-Address = {address} lies in no pool of network.pool, where packets for it would come: add it there"
+            "Framed-IP-Address = {address} lies in no pool, where packets for it would come: add it to one"
         );
         return Err(Refusal::new(Cause::AddressElsewhere));
     }

@@ -196,13 +196,18 @@ impl Rig {
                 .await
                 .unwrap();
         }
-        let pool = PoolConfig {
-            name: DEFAULT.into(),
-            ranges: ["10.20.1.0/24", "10.21.0.0/22"]
+        let pool = |name: &str, networks: &[&str]| PoolConfig {
+            name: name.into(),
+            ranges: networks
+                .iter()
                 .map(|network| Range::hosts(network.parse().unwrap()))
-                .to_vec(),
+                .collect(),
             next: None,
         };
+        let pools = [
+            pool(DEFAULT, &["10.20.1.0/24", "10.21.0.0/22"]),
+            pool("business", &["10.22.0.0/30"]),
+        ];
         let (routes, routes_changed) = watch::channel(0);
         let (stopping, stop) = watch::channel(false);
         let users = Arc::new(users);
@@ -233,7 +238,7 @@ impl Rig {
             admission,
             prefixes: None,
             pools: Box::new(LocalPools::new(Pools::new(
-                &[pool],
+                &pools,
                 Rest::default(),
                 &[],
                 [],
