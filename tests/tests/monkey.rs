@@ -188,12 +188,17 @@ fn all_calls_come_back_whatever_happens_to_them() {
     for name in FAULTS {
         assert_eq!(drops.get(name), None, "{drops:?}");
     }
-    stage.room_is_whole();
-    let after = stage.memory();
-    println!("memory: {before} KiB before, {after} KiB after");
+    // An allocator's memory comes and goes by some hundredths; what is lost stays lost.
+    let limit = before + 8 * 1024 + number;
+    let mut after = Vec::new();
+    while after.len() < 8 && after.last().is_none_or(|after| *after >= limit) {
+        stage.room_is_whole();
+        after.push(stage.memory());
+    }
+    println!("memory: {before} KiB before, {after:?} KiB after");
     assert!(
-        after < before + 8 * 1024 + number,
-        "{before} KiB before, {after} after"
+        after.last().is_some_and(|after| *after < limit),
+        "{before} KiB before, {after:?} after"
     );
 }
 
